@@ -1,1 +1,25 @@
-//! placeholder
+//! What a supervisor should do next, and never doing it.
+//!
+//! Owns: the vocabulary of a child's life ([`child`], [`spec`], [`event`], [`effect`], [`notice`]) and the one
+//! function that moves it, [`decide::decide`]. Promises: total (every phase meets every event), deterministic,
+//! no clock, no randomness but a seed, no I/O. Never: waits, spawns, logs, or names an actor.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod child;
+pub mod effect;
+pub mod event;
+pub mod notice;
+pub mod spec;
+pub mod time;
+
+pub use admission::{Admission, DeniedReason, Request};
+pub use child::{Child, ChildIdentity, Desired, DownReason, Phase, Readiness, Sight, StopCause};
+pub use effect::{Effect, Scope, TimerKind};
+pub use event::{ChildEvent, ExitEvidence, ExitStatus, Origin, StartFault, StartStage, Tri};
+pub use notice::{Notice, NoticeKind, Seq};
+pub use spec::{
+    Backoff, ChildId, ChildSpec, Intensity, OnLiveness, ProbeKind, ProbeSpec, Probes, RestartType,
+    SuccessCodes,
+};
+pub use time::Uptime;

@@ -1,0 +1,62 @@
+//! Whether a request is accepted, already satisfied, or denied: the closed set of answers (OTP's idea).
+
+use serde::{Deserialize, Serialize};
+
+/// What may be asked of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Make it run.
+    Start,
+    /// Make it stop.
+    Stop,
+    /// Make it stop at once.
+    Kill,
+    /// New incarnation.
+    Restart,
+    /// Forget it.
+    Unload,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// It is being done, for this incarnation.
+    Accepted {
+        /// The incarnation the request acts on or creates.
+        inc: u64,
+    },
+    /// Nothing to do: `already up`, `already starting`, `already down`, `already stopping`.
+    AlreadySatisfied {
+        /// The incarnation it is about.
+        inc: u64,
+    },
+    /// It will be done when the stop under way has ended.
+    Deferred {
+        /// The incarnation that will be created.
+        inc: u64,
+    },
+    /// Not now, or not at all.
+    Denied(DeniedReason),
+}
+
+/// Why a request was denied: the whole set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeniedReason {
+    /// No module of that name is loaded.
+    UnknownModule,
+    /// A module of that name is loaded already.
+    AlreadyLoaded,
+    /// It runs, or something is pending; stop it first.
+    StillUp,
+    /// The runtime is shutting down.
+    Draining,
+    /// Too many modules, or too many starts at once.
+    Busy,
+    /// The fault gate is closed.
+    InjectionDisabled,
+    /// The peer may not.
+    NotPermitted,
+}

@@ -1,0 +1,124 @@
+//! What observers are told, numbered.
+
+use crate::child::{DownReason, StopCause};
+use crate::event::{ExitEvidence, ExitStatus, Origin, StartFault};
+use crate::spec::{ChildId, ProbeKind};
+use crate::time::Uptime;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Number of a notice: 1, 2, 3, ... without holes, per life of the runtime.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+/// What happened to one child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// It is known now.
+    Loaded,
+    /// It is forgotten now.
+    Unloaded,
+    /// A start began.
+    Starting,
+    /// It runs (not: it serves).
+    Running,
+    /// It serves.
+    Ready,
+    /// It no longer serves.
+    NotReady,
+    /// Stable for long enough: the restart history is forgotten.
+    Settled,
+    /// It was told to stop.
+    Stopping {
+        /// Why.
+        cause: StopCause,
+    },
+    /// KILL was sent: the grace period ran out, or somebody asked.
+    Killing,
+    /// It outlived KILL.
+    Stuck,
+    /// It can't be observed.
+    SightLost,
+    /// It can be observed again.
+    SightRegained,
+    /// It was found alive and taken back.
+    Adopted,
+    /// The start failed.
+    StartFailed {
+        /// Why.
+        fault: StartFault,
+    },
+    /// It ended; its output is in the files.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// Why that is believed.
+        evidence: ExitEvidence,
+    },
+    /// Nothing runs and nothing is pending.
+    Down {
+        /// Why.
+        reason: DownReason,
+    },
+    /// It will be started again.
+    Backoff {
+        /// After this time.
+        delay: Duration,
+        /// Failures in a row.
+        attempt: u32,
+    },
+    /// A health verdict changed: `healthy`, `unhealthy`, `unknown`.
+    Health {
+        /// The verdict.
+        state: String,
+        /// One sentence.
+        reason: Option<String>,
+        /// Which probe said so.
+        probe: Option<ProbeKind>,
+    },
+    /// The log files can't be written; output is dropped and counted.
+    LogDegraded {
+        /// What is wrong.
+        fault: String,
+    },
+    /// The log files can be written again.
+    LogRecovered {
+        /// Bytes that were dropped.
+        dropped: u64,
+    },
+    /// The mode that was preferred could not be taken.
+    ModeFallback {
+        /// The explanation's last line.
+        reason: String,
+    },
+    /// A fault was injected.
+    Injected {
+        /// What.
+        fault: String,
+    },
+    /// The owner of the child died; the undertaker has it.
+    OwnerDied,
+}
+
+/// A numbered public event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Its number.
+    pub seq: Seq,
+    /// When, since the runtime's start.
+    pub at: Uptime,
+    /// Wall clock, milliseconds since 1970-01-01 UTC, for display only.
+    pub wall_ms: u64,
+    /// Whose.
+    pub id: ChildId,
+    /// Of which incarnation (run).
+    pub inc: u64,
+    /// Why it happened.
+    pub origin: Origin,
+    /// What happened.
+    pub kind: NoticeKind,
+}
