@@ -1,0 +1,273 @@
+//! Everything a backend needs to run a module, with no policy left in it.
+//!
+//! Owns: the mechanical half of a module after selection and substitution. Promises: plain data, complete: no
+//! `${...}`, no relative path. Never: secrets in `Debug` or in serialised form (values of the environment are hidden).
+
+use lair_supervision::ChildSpec;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a module runs.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// In a container of an engine.
+    Container,
+    /// As a process of this machine.
+    Native,
+}
+
+impl Mode {
+    /// The word of the manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Container => "container",
+            Mode::Native => "native",
+        }
+    }
+}
+
+/// A module, ready to be loaded: policy for the core, mechanics for the backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct LaunchPlan {
+    /// What the core decides by.
+    pub spec: ChildSpec,
+    /// The manifest's version.
+    pub version: String,
+    /// How it runs.
+    pub mode: Mode,
+    /// The mechanics.
+    pub launch: Launch,
+    /// Declared ports.
+    pub ports: Vec<Port>,
+    /// What is asked, of whom, for health.
+    pub probes: ProbeActions,
+    /// Bounds of its log files.
+    pub logs: LogPolicy,
+    /// Limits asked for.
+    pub limits: Limits,
+    /// Words of the mode's explanation, in order (for `explain` and status).
+    pub explanation: Vec<String>,
+    /// The mode that was preferred but not taken, and why: worth an event.
+    pub fallback: Option<String>,
+    /// SHA-256 of the manifest file as read, lower-case hex.
+    pub digest: String,
+}
+
+/// The mechanics of one mode.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launch {
+    /// A process.
+    Native(NativeLaunch),
+    /// A container.
+    Container(ContainerLaunch),
+}
+
+/// A process to start.
+#[derive(Clone, Serialize)]
+pub struct NativeLaunch {
+    /// Program (searched in PATH of `env` if it holds no slash) and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing else is inherited.
+    #[serde(serialize_with = "names_only")]
+    pub env: BTreeMap<String, String>,
+    /// Absolute working directory.
+    pub workdir: PathBuf,
+    /// User to become (name or number); only a privileged runtime can.
+    pub user: Option<String>,
+    /// The child says `ready` by a newline on descriptor `LAIR_READY_FD` (s6).
+    pub ready_fd: bool,
+    /// The child gets `NOTIFY_SOCKET` (sd_notify(3)).
+    pub notify: bool,
+}
+
+/// A container to create. Filled by the container backends' issue.
+#[derive(Clone, Serialize)]
+pub struct ContainerLaunch {
+    /// Image reference.
+    pub image: String,
+    /// `never`, `missing`, `always`.
+    pub pull: String,
+    /// Arguments after the image's entrypoint.
+    pub command: Vec<String>,
+    /// Environment added to the image's.
+    #[serde(serialize_with = "names_only")]
+    pub env: BTreeMap<String, String>,
+    /// Declared host folders.
+    pub volumes: Vec<Volume>,
+    /// User inside.
+    pub user: Option<String>,
+    /// Capabilities added to none.
+    pub cap_add: Vec<String>,
+    /// Read-only root.
+    pub read_only: bool,
+    /// Run an init as PID 1.
+    pub init: bool,
+    /// `auto`, `podman`, `docker`, `cli`.
+    pub engine: String,
+}
+
+/// A host folder seen by a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Path inside.
+    pub target: String,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+/// A declared port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Its name in the manifest.
+    pub name: String,
+    /// TCP port number.
+    pub port: u16,
+    /// Address it is served on: 127.0.0.1 unless `expose: lan`.
+    pub address: String,
+}
+
+/// How each probe is carried out; thresholds are in the spec's `probes`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProbeActions {
+    /// Has it come up?
+    pub startup: Option<StartupAction>,
+    /// Does it serve?
+    pub readiness: Option<ProbeAction>,
+    /// Does it live?
+    pub liveness: Option<ProbeAction>,
+}
+
+/// A startup probe: an action, and how long without progress is too long.
+#[derive(Clone, Debug, Serialize)]
+pub struct StartupAction {
+    /// What is asked.
+    pub action: ProbeAction,
+    /// No log output, CPU time, I/O or memory growth of the tree for this long: stuck.
+    pub stall: Option<Duration>,
+}
+
+/// One probe.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeAction {
+    /// Run in the module's context; exit code 0 is success.
+    Command(Vec<String>),
+    /// GET; success is `expect`, or any 2xx or 3xx status.
+    Http {
+        /// Numeric address.
+        address: String,
+        /// Port.
+        port: u16,
+        /// Path and query.
+        path: String,
+        /// The one status that counts.
+        expect: Option<u16>,
+    },
+    /// Connect; an accepted connection is success.
+    Tcp {
+        /// Numeric address.
+        address: String,
+        /// Port.
+        port: u16,
+    },
+    /// A line of output that matches the pattern.
+    Log {
+        /// Regular expression, searched in each complete line.
+        pattern: String,
+    },
+    /// READY=1 on `$NOTIFY_SOCKET`, or a newline on the ready descriptor.
+    Notify,
+    /// The image's own health check.
+    Image,
+}
+
+/// Bounds of a module's log files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogPolicy {
+    /// A segment is closed at this many bytes.
+    pub max_size: u64,
+    /// Segments kept, of all runs.
+    pub max_files: u32,
+    /// Closed segments older than this are deleted.
+    pub max_age: Option<Duration>,
+    /// Closed segments become `.zst`.
+    pub compress: bool,
+    /// Record format.
+    pub format: LogFormat,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        LogPolicy {
+            max_size: 16 << 20,
+            max_files: 8,
+            max_age: Some(Duration::from_secs(30 * 86_400)),
+            compress: true,
+            format: LogFormat::Cri,
+        }
+    }
+}
+
+/// How output is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One record a line: time, stream, `P` or `F`, bytes.
+    #[default]
+    Cri,
+    /// The bytes alone, one file a stream.
+    Raw,
+}
+
+/// Limits asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Refuse to start where the memory limit can't be enforced.
+    pub memory_required: bool,
+    /// Thousandths of a CPU.
+    pub cpu_milli: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Open descriptors (RLIMIT_NOFILE).
+    pub nofile: Option<u64>,
+}
+
+fn names_only<S: serde::Serializer>(
+    env: &BTreeMap<String, String>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.collect_seq(env.keys())
+}
+
+impl fmt::Debug for NativeLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeLaunch")
+            .field("argv", &self.argv)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ContainerLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerLaunch")
+            .field("image", &self.image)
+            .field("command", &self.command)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
