@@ -1,1 +1,14 @@
-//! placeholder
+//! What touches the world: lair's actors and what they drive.
+//!
+//! Owns: processes ([`backend`], [`keeper`]), log files ([`pump`], [`files`]), probes ([`health`], [`probe`]), time
+//! ([`clock`]) and the actors that hold them. Promises: handlers never wait for long work. Never: decides about a
+//! child's life; that is `lair_supervision::decide` alone.
+
+pub mod backend;
+pub mod clock;
+pub mod events;
+pub mod fault;
+pub mod health;
+pub mod messages;
+pub mod pump;
+pub mod view;

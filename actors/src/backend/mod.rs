@@ -1,0 +1,126 @@
+//! The seam to the world: what a backend must be able to do with one module.
+//!
+//! Owns: the two traits that every backend implements and the values that cross them. Promises: the same for a
+//! process, a container and a scripted child (`tests/backend_conformance.rs` runs the same stories on all).
+//! Never: decides anything; a backend starts, signals, watches and reports.
+
+use lair_manifests::launch::LaunchPlan;
+use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// Everything needed to start one incarnation.
+#[derive(Clone, Debug)]
+pub struct StartOrder {
+    /// The module.
+    pub id: ChildId,
+    /// The incarnation, which is also the run number of its log files.
+    pub inc: u64,
+    /// What to start.
+    pub plan: Arc<LaunchPlan>,
+}
+
+/// A started incarnation.
+pub struct Started {
+    /// Who it is.
+    pub identity: ChildIdentity,
+    /// Its output.
+    pub streams: Streams,
+    /// Where the child says that it is ready, where the launch asked for that.
+    pub ready: Option<ReadySource>,
+    /// The grip on it. Dropping the last one without [`ChildHandle::release`] ends the child.
+    pub handle: Arc<dyn ChildHandle>,
+}
+
+/// Where a child says for itself that it is ready.
+pub enum ReadySource {
+    /// Read end of a pipe: one newline means ready, end of file without it means it never will be (s6).
+    Fd(OwnedFd),
+    /// Bound datagram socket whose path the child has as `NOTIFY_SOCKET` (sd_notify(3)).
+    Notify(OwnedFd),
+}
+
+/// Read ends of a child's output, non-blocking. A backend without descriptors of its own feeds pipes.
+#[derive(Default)]
+pub struct Streams {
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// How a child ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildExit {
+    /// The leader's status.
+    pub status: ExitStatus,
+    /// Did the OOM killer do it?
+    pub oom: Tri,
+    /// Did it dump core?
+    pub core: Option<bool>,
+    /// The last signal that lair sent to it.
+    pub by_us: Option<i32>,
+    /// What could not be ended (`pid 17 nginx`); empty means the whole tree is gone.
+    pub leftover: Vec<String>,
+}
+
+/// Where the processes of a child are found, for the sampler and for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// All members are listed in this cgroup-v2 folder's `cgroup.procs` (and below).
+    Cgroup(PathBuf),
+    /// The descendants and session of this process.
+    Descendants(i32),
+    /// It has none (simulated).
+    None,
+}
+
+/// The result of a command that was run in a child's context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandOutcome {
+    /// It ended by itself; `output` holds the first 64 KiB of both streams.
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// What it said.
+        output: Vec<u8>,
+    },
+    /// It was ended after its time, tree and all.
+    TimedOut,
+    /// It could not be started: not the child's fault.
+    CouldNotRun(String),
+}
+
+/// The grip on one incarnation. None of the calls blocks.
+pub trait ChildHandle: Send + Sync + 'static {
+    /// Sends `signal`, then CONT. A child that is gone already is no error.
+    fn signal(&self, signal: i32, scope: Scope);
+    /// Sends KILL to everything that belongs to the child.
+    fn kill(&self);
+    /// Resolves when the leader has ended and its tree is gone (or what is left is named). May be asked repeatedly.
+    fn exit(&self) -> BoxFuture<ChildExit>;
+    /// Runs a command with the child's environment, folder and user; bounded by `timeout`.
+    fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
+    /// Where its processes are.
+    fn tree(&self) -> Tree;
+    /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
+    fn release(&self);
+}
+
+/// One way to run modules.
+pub trait Backend: Send + Sync + 'static {
+    /// `native`, `sim`, `podman`, ...
+    fn name(&self) -> &'static str;
+    /// Starts one incarnation. Dropping the future before it resolves leaves nothing behind.
+    ///
+    /// # Errors
+    /// The stage and the system's error; nothing is left of the attempt.
+    fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>>;
+}

@@ -1,0 +1,219 @@
+//! What the actors say to each other. Owned data only; no log byte, no channel of bytes.
+
+use crate::backend::{ChildExit, ChildHandle, ReadySource, Started, Streams};
+use crate::fault::Fault;
+use lair_manifests::launch::LaunchPlan;
+use lair_supervision::{
+    Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus, Origin,
+    Seq, StartFault, TimerKind,
+};
+use ractor::RpcReplyPort;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Asked of, and reported to, the root: the only writer of lifecycle state.
+pub enum RootMsg {
+    /// Make a module known; `base` is the highest run number already on disk.
+    Load {
+        plan: Arc<LaunchPlan>,
+        base: u64,
+        origin: Origin,
+        reply: RpcReplyPort<Result<Loaded, DeniedReason>>,
+    },
+    /// Forget a module that is down.
+    Unload {
+        id: ChildId,
+        origin: Origin,
+        reply: RpcReplyPort<Result<(), DeniedReason>>,
+    },
+    /// Start, stop, restart or kill: `event` is one of the `*Requested` events.
+    Ask {
+        id: ChildId,
+        event: ChildEvent,
+        origin: Origin,
+        reply: RpcReplyPort<Answer>,
+    },
+    /// Stop everything; answered when all is down or the deadline has passed.
+    Drain {
+        within: Duration,
+        origin: Origin,
+        reply: RpcReplyPort<DrainReport>,
+    },
+    /// Skip the rest of the grace in a drain under way.
+    DrainNow,
+    /// Do something bad on purpose.
+    Inject {
+        fault: Fault,
+        label: String,
+        reply: RpcReplyPort<Result<Seq, DeniedReason>>,
+    },
+    /// From a module actor, a start task or the undertaker.
+    Report {
+        id: ChildId,
+        inc: u64,
+        report: ModuleReport,
+    },
+    /// From the health actor.
+    Health {
+        id: ChildId,
+        inc: u64,
+        change: HealthReport,
+    },
+    /// From the clock.
+    Timer {
+        id: ChildId,
+        inc: u64,
+        timer: TimerKind,
+    },
+    /// From the log actor: a module's files can't be written, or can again.
+    LogState {
+        id: ChildId,
+        inc: u64,
+        fault: Option<String>,
+        dropped: u64,
+    },
+    /// The drain's own deadline.
+    DrainDeadline,
+}
+
+/// Answer to [`RootMsg::Load`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loaded {
+    /// It is known now.
+    New,
+    /// It was down and is replaced.
+    Replaced,
+    /// The same module was loaded already.
+    Same,
+}
+
+/// Answer to [`RootMsg::Ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// What became of the request.
+    pub admission: Admission,
+    /// Number of the newest notice when it was answered.
+    pub seq: Seq,
+}
+
+/// What a drain left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DrainReport {
+    /// Modules that were up and are down.
+    pub stopped: u64,
+    /// Of these, killed after their grace.
+    pub killed: Vec<ChildId>,
+    /// Still there at the deadline.
+    pub remaining: Vec<ChildId>,
+}
+
+/// What happened to one incarnation, told to the root. `Spawned` comes before `Exited`.
+pub enum ModuleReport {
+    /// It runs.
+    Spawned {
+        identity: ChildIdentity,
+        handle: Arc<dyn ChildHandle>,
+        ready: Option<ReadySource>,
+    },
+    /// It could not be started; nothing is left.
+    SpawnFailed { fault: StartFault },
+    /// It ended; its output is in the files.
+    Exited {
+        status: ExitStatus,
+        evidence: ExitEvidence,
+    },
+}
+
+/// What the health actor found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthReport {
+    /// An event for the core: BecameReady, LostReadiness, LivenessFailed or Stalled.
+    Event(ChildEvent),
+    /// A new verdict, to publish.
+    Verdict(crate::view::HealthView),
+}
+
+/// Asked of, and reported to, one incarnation's owner.
+pub enum ModuleMsg {
+    /// Begin (sent to itself after start, so that `pre_start` can't block).
+    Launch,
+    /// The backend has it running.
+    Started(Started),
+    /// The backend could not start it.
+    Failed(StartFault),
+    /// Give the start up.
+    Abort,
+    /// Pass a signal on.
+    Signal {
+        signal: i32,
+        scope: lair_supervision::Scope,
+    },
+    /// KILL the whole tree.
+    Kill,
+    /// From the watcher: it ended.
+    Exited(ChildExit),
+    /// From the log actor: its output is in the files.
+    Drained { dropped: u64 },
+    /// Test seam.
+    Crash(String),
+}
+
+/// Asked of the owner of all log files.
+pub enum LogMsg {
+    /// Take a run's streams over.
+    Attach {
+        id: ChildId,
+        inc: u64,
+        plan: Arc<LaunchPlan>,
+        streams: Streams,
+    },
+    /// Write lair's own remark into a run's log.
+    Remark { id: ChildId, inc: u64, text: String },
+    /// Read a run's streams to their end, but no longer than `within`; then tell the module's owner.
+    Drain {
+        id: ChildId,
+        inc: u64,
+        within: Duration,
+        to: ractor::ActorRef<ModuleMsg>,
+    },
+    /// The run is over and its remark written: close its files.
+    Close { id: ChildId, inc: u64 },
+    /// Begin a new segment.
+    Rotate { id: ChildId },
+    /// Test seam: panic in the actor, or in the pump.
+    Crash { pump: bool },
+}
+
+/// Asked of the prober of everything.
+pub enum HealthMsg {
+    /// Begin to probe.
+    Watch(Box<Watch>),
+    /// Stop; nothing more is reported of this incarnation.
+    Unwatch { id: ChildId, inc: u64 },
+    /// From a probe task.
+    ProbeDone(Box<crate::health::ProbeDone>),
+    /// From the clock: a probe is due, or progress must be looked at.
+    Tick {
+        id: ChildId,
+        inc: u64,
+        what: crate::health::Tick,
+    },
+    /// Test seam.
+    Crash(String),
+}
+
+/// What the health actor needs to watch one incarnation.
+pub struct Watch {
+    /// The module.
+    pub id: ChildId,
+    /// The incarnation.
+    pub inc: u64,
+    /// Probes and thresholds.
+    pub plan: Arc<LaunchPlan>,
+    /// The grip on the child: for commands in its context and for its tree.
+    pub handle: Arc<dyn ChildHandle>,
+    /// Where the child says that it is ready, where the launch has that.
+    pub ready: Option<ReadySource>,
+}

@@ -1,0 +1,5 @@
+//! Placeholder until the pump lands.
+
+/// Counters of one run's log.
+#[derive(Debug, Default)]
+pub struct StreamStats;

@@ -1,0 +1,112 @@
+//! What outsiders see of a module: an immutable snapshot per change, published by the root, read by anybody.
+//!
+//! Owns: the board of snapshots. Promises: a reader never waits for an actor, and never sees half a change. Never:
+//! holds lifecycle state of its own: everything here is derived from the root's [`Child`].
+
+use crate::backend::ChildHandle;
+use lair_manifests::launch::LaunchPlan;
+use lair_supervision::{Child, ChildId, Origin, ProbeKind};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// LocalAIStack's three words for health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthWord {
+    /// Its probes say so.
+    Healthy,
+    /// Its probes say so.
+    Unhealthy,
+    /// Nobody asked, or nobody could tell.
+    #[default]
+    Unknown,
+}
+
+/// A health verdict with its evidence.
+#[derive(Clone, Debug, Default)]
+pub struct HealthView {
+    /// The verdict.
+    pub state: HealthWord,
+    /// One sentence of evidence (`GET /health answered 503`).
+    pub reason: Option<String>,
+    /// Which probe said so.
+    pub probe: Option<ProbeKind>,
+    /// Wall clock, ms: since when.
+    pub since_ms: u64,
+    /// Wall clock, ms: when it was last looked at; moves without a new snapshot.
+    pub checked_ms: Arc<AtomicU64>,
+}
+
+impl PartialEq for HealthView {
+    fn eq(&self, other: &Self) -> bool {
+        (self.state, &self.reason, self.probe) == (other.state, &other.reason, other.probe)
+    }
+}
+
+/// One module, as published.
+#[derive(Clone)]
+pub struct View {
+    /// Name of the backend that runs it.
+    pub backend: &'static str,
+    /// What was asked for.
+    pub plan: Arc<LaunchPlan>,
+    /// What the root knows.
+    pub child: Child,
+    /// The last verdict.
+    pub health: HealthView,
+    /// The grip on the running child: for its tree only.
+    pub handle: Option<Arc<dyn ChildHandle>>,
+    /// Counters of the current or last run's log.
+    pub log: Option<Arc<crate::pump::StreamStats>>,
+    /// Why the last change happened.
+    pub origin: Origin,
+    /// Wall clock, ms: when the current or last run came up.
+    pub started_ms: Option<u64>,
+    /// Wall clock, ms: when the last run ended.
+    pub finished_ms: Option<u64>,
+}
+
+/// All snapshots. One writer, the root.
+#[derive(Default)]
+pub struct Board {
+    views: RwLock<BTreeMap<ChildId, Arc<View>>>,
+}
+
+impl Board {
+    /// One module's snapshot.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<View>> {
+        self.views
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    /// All snapshots, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<View>> {
+        self.views
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn put(&self, view: Arc<View>) {
+        let id = view.plan.spec.id.clone();
+        self.views
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, view);
+    }
+
+    pub(crate) fn remove(&self, id: &ChildId) {
+        self.views
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+    }
+}
