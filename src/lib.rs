@@ -1,1 +1,2 @@
-//! placeholder
+//! lair, the Local AI Runtime, as a library.
+pub mod handle;

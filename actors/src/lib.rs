@@ -11,4 +11,5 @@ pub mod fault;
 pub mod health;
 pub mod messages;
 pub mod pump;
+pub mod status;
 pub mod view;

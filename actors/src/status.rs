@@ -1,0 +1,175 @@
+//! The status object: one shape for `status`, `list`, events and the library (interface, section 4).
+
+use crate::view::HealthWord;
+use lair_supervision::{Desired, ProbeKind};
+use serde::{Deserialize, Serialize};
+
+/// One module, as people and programs see it. Times are RFC 3339 UTC with milliseconds, sizes bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// Module name.
+    pub name: String,
+    /// Its manifest's version.
+    pub version: String,
+    /// Number of the current or last run; 0: never started.
+    pub run: u64,
+    /// `native` or `container`.
+    pub mode: String,
+    /// Name of the backend: `native`, `podman`, `docker`, `cli`, `sim`.
+    pub backend: String,
+    /// `starting running stopping stopped failed backoff`.
+    pub state: String,
+    /// Why it is in this state, where that needs saying.
+    pub reason: Option<Reason>,
+    /// `up` or `down`.
+    pub desired: Desired,
+    /// Does it serve?
+    pub ready: bool,
+    /// Health verdict.
+    pub health: Health,
+    /// Leader's process id, while it runs natively.
+    pub pid: Option<i32>,
+    /// Container id, while it runs in one.
+    pub container: Option<String>,
+    /// When the current or last run came up.
+    pub started_at: Option<String>,
+    /// When the last run ended.
+    pub finished_at: Option<String>,
+    /// How the last run ended.
+    pub exit: Option<Exit>,
+    /// Restarts.
+    pub restarts: Restarts,
+    /// What it uses and may use.
+    pub resources: Resources,
+    /// Declared ports.
+    pub ports: Vec<Port>,
+    /// `as-declared`, or `unknown` while it does not run.
+    pub exposure: String,
+    /// Its log files.
+    pub logs: Logs,
+    /// Why the last change happened: `observed`, `requested`, `injected`.
+    pub origin: String,
+}
+
+/// Why, for people and programs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable code: `crashed`, `start_failed`, ...
+    pub code: String,
+    /// One sentence.
+    pub message: String,
+    /// For `start_failed`: the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// For `start_failed`: the system's error name (`ENOENT`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
+    /// What was seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// What to do now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
+}
+
+/// Health verdict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// `healthy unhealthy unknown`.
+    pub state: HealthWord,
+    /// One sentence of evidence.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
+    /// Which probe said so.
+    pub probe: Option<ProbeKind>,
+    /// When it was last looked at.
+    pub checked: Option<String>,
+}
+
+/// How a run ended: exactly one of `code`, `signal`, `unknown` is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// Signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// `true` where nobody could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<bool>,
+    /// Killed for memory? `null`: nobody could tell.
+    pub oom: Option<bool>,
+    /// The last signal that lair sent to it.
+    pub by_us: Option<i32>,
+    /// The grace period ran out and KILL was sent.
+    pub killed_after_grace: bool,
+    /// Which run.
+    pub run: u64,
+    /// When.
+    pub at: Option<String>,
+}
+
+/// Restarts so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Automatic restarts since it was started by request.
+    pub count: u32,
+    /// `never on-failure always`.
+    pub policy: String,
+    /// When the next one is due.
+    pub next_at: Option<String>,
+}
+
+/// What it uses and may use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory.
+    pub memory: Memory,
+    /// CPU time used by the tree, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Processes in the tree.
+    pub processes: Option<u64>,
+    /// GPU memory by device; empty: none asked for.
+    pub gpu: Vec<serde_json::Value>,
+}
+
+/// Memory of the tree.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Limit asked for.
+    pub limit: Option<u64>,
+    /// Is it enforced by the kernel?
+    pub enforced: bool,
+    /// By what, or why not.
+    pub by: Option<String>,
+    /// Now (resident, summed over the tree).
+    pub current: Option<u64>,
+    /// Highest seen.
+    pub peak: Option<u64>,
+}
+
+/// A declared port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name in the manifest.
+    pub name: String,
+    /// TCP port.
+    pub port: u16,
+    /// Address.
+    pub address: String,
+}
+
+/// Log files of a module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Logs {
+    /// Folder.
+    pub dir: String,
+    /// Newest file.
+    pub current: Option<String>,
+    /// Bytes of output taken in this run.
+    pub bytes: u64,
+    /// Bytes of output that could not be kept in this run.
+    pub dropped: u64,
+}
