@@ -1,1 +1,2 @@
-//! placeholder
+//! What touches the world: lair's actors, backends and keeper.
+pub mod keeper;
