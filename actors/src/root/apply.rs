@@ -2,9 +2,11 @@
 
 use super::RootState;
 use crate::backend::StartOrder;
-use crate::messages::{HealthMsg, ModuleMsg, ModuleReport, RootMsg};
+use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
-use lair_supervision::{Admission, ChildEvent, ChildId, Effect, Origin, StartFault, StartStage, TimerKind, Uptime, decide};
+use lair_supervision::{
+    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind, Uptime, decide,
+};
 use ractor::Actor;
 
 impl RootState {
@@ -22,24 +24,24 @@ impl RootState {
         if let decide::Outcome::Ignored(why) = decision.outcome {
             tracing::debug!(module = %id, run = ?inc, ?why, "ignored an event");
         }
-        let before = known.child.inc;
+        let effects: Vec<(u64, Effect)> = decision.addressed().map(|(inc, e)| (inc, e.clone())).collect();
         known.child = decision.child;
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
         let origin = known.origin.clone();
-        for effect in decision.effects {
-            self.apply(id, before, effect, &origin).await;
+        for (inc, effect) in effects {
+            self.apply(id, inc, effect, &origin).await;
         }
         self.show(id);
         decision.answer
     }
 
-    async fn apply(&mut self, id: &ChildId, before: u64, effect: Effect, origin: &Origin) {
+    async fn apply(&mut self, id: &ChildId, inc: u64, effect: Effect, origin: &Origin) {
         match effect {
             Effect::Publish(kind) => {
-                self.remark(id, before, &kind);
-                self.publish_for(id, before, kind, origin.clone());
+                self.remark(id, inc, &kind);
+                self.publish_for(id, inc, kind, origin.clone());
             }
             Effect::Spawn { inc } => self.spawn(id, inc).await,
             Effect::AbortSpawn => self.tell_owner(id, ModuleMsg::Abort),
@@ -47,7 +49,7 @@ impl RootState {
             Effect::Kill => self.kill(id),
             Effect::Watch => self.watch(id),
             Effect::Unwatch => {
-                let _ = self.health.cast(HealthMsg::Unwatch { id: id.clone(), inc: before });
+                let _ = self.health.cast(HealthMsg::Unwatch { id: id.clone(), inc });
             }
             Effect::Arm { timer, at } => self.arm(id, timer, at),
             Effect::Cancel { timer } => {
@@ -60,6 +62,24 @@ impl RootState {
             // The keeper holds identity and exit status of native children for the next life; the disk ledger for
             // containers comes with adoption.
             Effect::ConfirmLedger | Effect::EraseLedger | Effect::AttachLogs => {}
+        }
+    }
+
+    /// What a reader of the log should find between the module's own lines.
+    fn remark(&self, id: &ChildId, inc: u64, kind: &NoticeKind) {
+        let text = match kind {
+            NoticeKind::Running => match self.children.get(id).and_then(|k| k.child.identity()) {
+                Some(identity) => format!("started run={inc} {}", crate::status::identity_words(identity)),
+                None => format!("started run={inc}"),
+            },
+            NoticeKind::Stopping { cause } => format!("stopping cause={}", crate::status::cause_word(*cause)),
+            NoticeKind::Killing => "killing: the grace period is over, or somebody asked".to_owned(),
+            NoticeKind::Exited { status, evidence } => crate::status::exit_words(*status, evidence),
+            _ => return,
+        };
+        let _ = self.log.cast(LogMsg::Remark { id: id.clone(), inc, text });
+        if matches!(kind, NoticeKind::Exited { .. }) {
+            let _ = self.log.cast(LogMsg::Close { id: id.clone(), inc });
         }
     }
 
@@ -121,7 +141,7 @@ impl RootState {
     }
 
     fn watch(&self, id: &ChildId) {
-        if let Some(watch) = self.children.get(id).and_then(super::Managed::watch) {
+        if let Some(watch) = self.children.get(id).and_then(super::table::Managed::watch) {
             let _ = self.health.cast(HealthMsg::Watch(Box::new(watch)));
         }
     }

@@ -298,6 +298,10 @@ impl RootState {
 
     fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
         let inc = self.children.get(id).map_or(0, |k| k.child.inc);
+        self.publish_for(id, inc, kind, origin)
+    }
+
+    fn publish_for(&self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
         self.args.events.append(Notice {
             seq: Seq(0),
             at: self.now(),
