@@ -228,7 +228,8 @@ pub struct Child {
     pub last_exit: Option<LastExit>,
     /// Has it ever served in this incarnation? Without a startup or readiness question it serves once it runs.
     pub was_ready: bool,
-    /// The runtime is shutting down: no row leads back to `Spawning`.
+    /// The runtime is shutting down: no row leads back to `Spawning`. An ordered shutdown sets it for all children
+    /// at once, before the first of them is asked to stop.
     pub draining: bool,
     /// Reports of other incarnations that were ignored.
     pub stale: u64,

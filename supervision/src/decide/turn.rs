@@ -110,8 +110,11 @@ impl<'a> Turn<'a> {
         self.spawn();
     }
 
+    /// The one way to a new incarnation; closed while draining.
     pub(super) fn spawn(&mut self) {
-        debug_assert!(!self.child.draining, "a draining child is never started");
+        if self.child.draining {
+            return self.down(DownReason::ShutDown);
+        }
         let inc = self.child.inc + 1;
         let deadline = self.now + self.spec.start_deadline;
         self.child.inc = inc;
@@ -318,6 +321,7 @@ impl<'a> Turn<'a> {
                 within,
                 last: life.status,
             }),
+            Verdict::Restart { .. } if self.child.draining => self.down(life.reason),
             Verdict::Restart { after, history } => {
                 self.child.history = history;
                 if after.is_zero() && life.lived {
