@@ -8,6 +8,7 @@ pub mod backend;
 pub mod clock;
 pub mod events;
 pub mod fault;
+pub mod files;
 pub mod health;
 pub mod keeper;
 pub mod log;

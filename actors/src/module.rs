@@ -5,7 +5,9 @@
 //! a handler, decides, or outlives its child: it stops itself after the last report.
 
 use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started};
-use crate::messages::{LogMsg, ModuleMsg, ModuleReport, RootMsg};
+use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
+use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
+use lair_manifests::launch;
 use lair_supervision::{ExitEvidence, StartFault};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -25,8 +27,8 @@ pub struct ModuleArgs {
     pub backend: Arc<dyn Backend>,
     /// To whom it reports.
     pub root: ActorRef<RootMsg>,
-    /// Who keeps its output.
-    pub log: ActorRef<LogMsg>,
+    /// What keeps its output.
+    pub pump: Pump,
 }
 
 /// One incarnation.
@@ -112,17 +114,30 @@ impl ModuleState {
 
     fn started(&mut self, myself: &ActorRef<ModuleMsg>, started: Started) {
         let Started { identity, streams, ready, handle } = started;
-        let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
-        let plan = self.args.order.plan.clone();
-        // A dead log actor comes back with the streams; a send that fails here means the runtime is ending.
-        let _ = self.args.log.cast(LogMsg::Attach { id, inc, plan, streams });
+        let log = self.attach(streams);
         self.start = None;
         self.handle = Some(handle.clone());
         let (owner, exit) = (myself.clone(), handle.exit());
         tokio::spawn(async move {
             let _ = owner.cast(ModuleMsg::Exited(exit.await));
         });
-        self.report(ModuleReport::Spawned { identity, handle, ready });
+        self.report(ModuleReport::Spawned(Box::new(Spawned { identity, handle, ready, log })));
+    }
+
+    fn key(&self) -> StreamKey {
+        StreamKey { module: self.args.order.id.shared(), run: self.args.order.inc }
+    }
+
+    fn attach(&self, streams: crate::backend::Streams) -> Option<Arc<StreamStats>> {
+        let streams = pump::Streams { stdout: streams.stdout, stderr: streams.stderr };
+        let policy = policy(&self.args.order.plan.logs);
+        match self.args.pump.attach(self.key(), policy, streams, false) {
+            Ok(stats) => Some(stats),
+            Err(fault) => {
+                tracing::error!(module = %self.args.order.id, %fault, "its output is not kept");
+                None
+            }
+        }
     }
 
     fn abort(&mut self, myself: &ActorRef<ModuleMsg>) {
@@ -143,9 +158,11 @@ impl ModuleState {
 
     fn exited(&mut self, myself: &ActorRef<ModuleMsg>, exit: ChildExit) {
         self.exit = Some(exit);
-        let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
-        let drain = LogMsg::Drain { id, inc, within: DRAIN_WITHIN, to: myself.clone() };
-        if self.args.log.cast(drain).is_err() {
+        let owner = myself.clone();
+        let reply = move |d: Drained| {
+            let _ = owner.cast(ModuleMsg::Drained { dropped: d.dropped.bytes });
+        };
+        if !self.args.pump.drain(self.key(), DRAIN_WITHIN, reply) {
             let _ = myself.cast(ModuleMsg::Drained { dropped: 0 });
         }
     }
@@ -169,5 +186,19 @@ impl ModuleState {
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
         // Fails only when the root is gone, and with it everybody who would care.
         let _ = self.args.root.cast(RootMsg::Report { id, inc, report });
+    }
+}
+
+/// The manifest's words as the pump's.
+fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
+    crate::files::LogPolicy {
+        max_size: logs.max_size,
+        max_files: usize::try_from(logs.max_files).unwrap_or(usize::MAX),
+        max_age: logs.max_age,
+        compress: logs.compress,
+        format: match logs.format {
+            launch::LogFormat::Cri => crate::files::LogFormat::Cri,
+            launch::LogFormat::Raw => crate::files::LogFormat::Raw,
+        },
     }
 }

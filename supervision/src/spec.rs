@@ -18,6 +18,12 @@ impl ChildId {
         ChildId(Arc::from(name))
     }
 
+    /// The name, shared instead of copied.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

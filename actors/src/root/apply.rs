@@ -78,8 +78,9 @@ impl RootState {
             _ => return,
         };
         let _ = self.log.cast(LogMsg::Remark { id: id.clone(), inc, text });
-        if matches!(kind, NoticeKind::Exited { .. }) {
-            let _ = self.log.cast(LogMsg::Close { id: id.clone(), inc });
+        if let NoticeKind::Exited { status, .. } = kind {
+            let failed = !matches!(status, lair_supervision::ExitStatus::Code(0));
+            let _ = self.log.cast(LogMsg::Close { id: id.clone(), inc, failed });
         }
     }
 
@@ -98,7 +99,7 @@ impl RootState {
             order: StartOrder { id: id.clone(), inc, plan: known.plan.clone() },
             backend: known.backend.clone(),
             root: self.me.clone(),
-            log: self.log.clone(),
+            pump: self.pump.clone(),
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {

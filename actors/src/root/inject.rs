@@ -52,8 +52,8 @@ impl RootState {
     fn panic_actor(&mut self, which: ActorKind, id: Option<ChildId>, label: String) {
         match which {
             ActorKind::Root => panic!("injected: {label}"),
-            ActorKind::Log => drop(self.log.cast(LogMsg::Crash { pump: false })),
-            ActorKind::Pump => drop(self.log.cast(LogMsg::Crash { pump: true })),
+            ActorKind::Log => drop(self.log.cast(LogMsg::Crash { pump: false, label })),
+            ActorKind::Pump => drop(self.log.cast(LogMsg::Crash { pump: true, label })),
             ActorKind::Health => drop(self.health.cast(HealthMsg::Crash(label))),
             ActorKind::Module => {
                 if let Some(known) = id.as_ref().and_then(|id| self.children.get(id))

@@ -15,7 +15,7 @@ use crate::events::EventLog;
 use crate::health::{HealthActor, HealthArgs, HealthSink};
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::Pump;
+use crate::pump::{Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use lair_manifests::launch::{LaunchPlan, Mode};
@@ -24,7 +24,7 @@ use lair_supervision::{
 };
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use table::Managed;
 
 /// Modules known at once.
@@ -56,8 +56,10 @@ pub struct RootArgs {
     pub events: Arc<EventLog>,
     /// Where snapshots go.
     pub board: Arc<Board>,
-    /// What moves log bytes.
-    pub pump: Arc<Pump>,
+    /// Where and how log bytes are kept.
+    pub logs: PumpOptions,
+    /// Where the pump's handle is put, for those who stop it at the end.
+    pub pump: Arc<OnceLock<Pump>>,
     /// What runs modules.
     pub backends: Backends,
     /// Is the fault gate open?
@@ -70,6 +72,7 @@ pub struct RootActor;
 /// Everything the root knows.
 pub struct RootState {
     args: RootArgs,
+    pump: Pump,
     me: ActorRef<RootMsg>,
     log: ActorRef<LogMsg>,
     health: ActorRef<HealthMsg>,
@@ -93,10 +96,12 @@ impl Actor for RootActor {
     type Arguments = RootArgs;
 
     async fn pre_start(&self, me: ActorRef<RootMsg>, args: RootArgs) -> Result<RootState, ActorProcessingErr> {
-        let log = spawn_log(&me, &args).await?;
-        let health = spawn_health(&me, &args).await?;
+        let pump = start_pump(&me, &args)?;
+        let log = spawn_log(&me, &pump).await?;
+        let health = spawn_health(&me, &args, &pump).await?;
         Ok(RootState {
             args,
+            pump,
             me,
             log,
             health,
@@ -162,13 +167,36 @@ impl Actor for RootActor {
     }
 }
 
-async fn spawn_log(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<ActorRef<LogMsg>, ActorProcessingErr> {
-    let log = LogArgs { pump: args.pump.clone() };
+fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProcessingErr> {
+    let root = me.clone();
+    let sink = move |event| {
+        let (key, fault, dropped) = match event {
+            PumpEvent::Degraded { key, fault } => (key, Some(fault.to_string()), 0),
+            PumpEvent::Recovered { key, tally } => (key, None, tally.bytes),
+            PumpEvent::Ended { .. } => return,
+            PumpEvent::Restarted { count } => {
+                tracing::error!(count, "the log pump panicked and went on where it had been");
+                return;
+            }
+        };
+        let _ = root.cast(RootMsg::LogState { id: ChildId::new(&key.module), inc: key.run, fault, dropped });
+    };
+    let pump = Pump::start(args.logs.clone(), sink)?;
+    let _ = args.pump.set(pump.clone());
+    Ok(pump)
+}
+
+async fn spawn_log(me: &ActorRef<RootMsg>, pump: &Pump) -> Result<ActorRef<LogMsg>, ActorProcessingErr> {
+    let log = LogArgs { pump: pump.clone() };
     Ok(Actor::spawn_linked(None, LogActor, log, me.get_cell()).await?.0)
 }
 
-async fn spawn_health(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<ActorRef<HealthMsg>, ActorProcessingErr> {
-    let health = HealthArgs::new(args.clock.clone(), Arc::new(Sink(me.clone())), args.pump.clone());
+async fn spawn_health(
+    me: &ActorRef<RootMsg>,
+    args: &RootArgs,
+    pump: &Pump,
+) -> Result<ActorRef<HealthMsg>, ActorProcessingErr> {
+    let health = HealthArgs::new(args.clock.clone(), Arc::new(Sink(me.clone())), pump.clone());
     Ok(Actor::spawn_linked(None, HealthActor, health, me.get_cell()).await?.0)
 }
 
@@ -227,10 +255,10 @@ impl RootState {
     async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {
         let Some(known) = self.children.get_mut(id) else { return };
         let event = match report {
-            ModuleReport::Spawned { identity, handle, ready } => {
+            ModuleReport::Spawned(spawned) => {
+                let identity = spawned.identity.clone();
                 if known.child.inc == inc {
-                    known.came_up(handle, ready, self.args.clock.wall_ms());
-                    known.log = self.args.pump.stats(id.as_str(), inc);
+                    known.came_up(*spawned, self.args.clock.wall_ms());
                 }
                 ChildEvent::Spawned { identity }
             }
@@ -284,10 +312,10 @@ impl RootState {
     async fn actor_gone(&mut self, gone: ActorId, failure: Option<String>) -> Result<(), ActorProcessingErr> {
         if gone == self.log.get_id() {
             tracing::error!(why = failure.as_deref().unwrap_or("stopped"), "the log actor died; starting a new one");
-            self.log = spawn_log(&self.me, &self.args).await?;
+            self.log = spawn_log(&self.me, &self.pump).await?;
         } else if gone == self.health.get_id() {
             tracing::error!(why = failure.as_deref().unwrap_or("stopped"), "the health actor died; starting a new one");
-            self.health = spawn_health(&self.me, &self.args).await?;
+            self.health = spawn_health(&self.me, &self.args, &self.pump).await?;
             self.rewatch();
         } else if let Some((id, inc)) = self.owners.remove(&gone) {
             tracing::error!(module = %id, run = inc, why = failure.as_deref().unwrap_or("stopped"), "a module's owner died");

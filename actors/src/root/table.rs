@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
-use crate::messages::{ModuleMsg, Watch};
+use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{HealthView, View};
 use lair_manifests::launch::LaunchPlan;
@@ -59,9 +59,10 @@ impl Managed {
         self.backend = backend;
     }
 
-    pub fn came_up(&mut self, handle: Arc<dyn ChildHandle>, ready: Option<ReadySource>, wall_ms: u64) {
-        self.handle = Some(handle);
-        self.ready = ready;
+    pub fn came_up(&mut self, spawned: Spawned, wall_ms: u64) {
+        self.handle = Some(spawned.handle);
+        self.ready = spawned.ready;
+        self.log = spawned.log;
         self.started_ms = Some(wall_ms);
         self.finished_ms = None;
     }
