@@ -7,8 +7,10 @@
 pub mod backend;
 pub mod clock;
 pub mod events;
+pub mod facts;
 pub mod fault;
 pub mod health;
 pub mod messages;
+pub mod probe;
 pub mod pump;
 pub mod view;
