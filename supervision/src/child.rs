@@ -158,6 +158,8 @@ pub enum Phase {
         since: Uptime,
         /// When patience ends.
         deadline: Uptime,
+        /// `AbortSpawn` was sent; if it comes up all the same, and is still unwanted, it gets this grace.
+        abort: Option<Duration>,
     },
     /// It runs.
     Up {
@@ -180,6 +182,8 @@ pub enum Phase {
         deadline: Uptime,
         /// KILL was sent.
         killed: bool,
+        /// The grace period ran out, which is why KILL was sent.
+        grace_over: bool,
         /// It outlived KILL by the confirmation time.
         stuck: bool,
         /// Who it is, unless the stop came while it was being spawned.
@@ -222,9 +226,10 @@ pub struct Child {
     pub history: RestartHistory,
     /// How the last life ended.
     pub last_exit: Option<LastExit>,
-    /// Has a startup or readiness question ever been answered yes in this incarnation?
+    /// Has it ever served in this incarnation? Without a startup or readiness question it serves once it runs.
     pub was_ready: bool,
-    /// The runtime is shutting down: no row leads back to `Spawning`.
+    /// The runtime is shutting down: no row leads back to `Spawning`. An ordered shutdown sets it for all children
+    /// at once, before the first of them is asked to stop.
     pub draining: bool,
     /// Reports of other incarnations that were ignored.
     pub stale: u64,
