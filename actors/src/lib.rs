@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod clock;
 pub mod events;
+pub mod facts;
 pub mod fault;
 pub mod files;
 pub mod health;
@@ -14,6 +15,7 @@ pub mod keeper;
 pub mod log;
 pub mod messages;
 pub mod module;
+pub mod probe;
 pub mod pump;
 pub mod root;
 pub mod status;

@@ -22,11 +22,20 @@ impl Actor for LogActor {
     type State = Pump;
     type Arguments = LogArgs;
 
-    async fn pre_start(&self, _me: ActorRef<LogMsg>, args: LogArgs) -> Result<Pump, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _me: ActorRef<LogMsg>,
+        args: LogArgs,
+    ) -> Result<Pump, ActorProcessingErr> {
         Ok(args.pump)
     }
 
-    async fn handle(&self, _me: ActorRef<LogMsg>, msg: LogMsg, pump: &mut Pump) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _me: ActorRef<LogMsg>,
+        msg: LogMsg,
+        pump: &mut Pump,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             LogMsg::Remark { id, inc, text } => {
                 if !pump.remark(key(&id, inc), text) {
@@ -52,5 +61,8 @@ impl Actor for LogActor {
 }
 
 fn key(id: &ChildId, inc: u64) -> StreamKey {
-    StreamKey { module: id.shared(), run: inc }
+    StreamKey {
+        module: id.shared(),
+        run: inc,
+    }
 }

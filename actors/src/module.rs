@@ -44,9 +44,18 @@ impl Actor for ModuleActor {
     type State = ModuleState;
     type Arguments = ModuleArgs;
 
-    async fn pre_start(&self, myself: ActorRef<ModuleMsg>, args: ModuleArgs) -> Result<ModuleState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ModuleMsg>,
+        args: ModuleArgs,
+    ) -> Result<ModuleState, ActorProcessingErr> {
         myself.cast(ModuleMsg::Launch)?;
-        Ok(ModuleState { args, start: None, handle: None, exit: None })
+        Ok(ModuleState {
+            args,
+            start: None,
+            handle: None,
+            exit: None,
+        })
     }
 
     async fn handle(
@@ -93,13 +102,22 @@ impl ModuleState {
             let (sent, orphan) = match start.await {
                 Ok(started) => {
                     let handle = started.handle.clone();
-                    (owner.cast(ModuleMsg::Started(started)).is_ok(), Some(handle))
+                    (
+                        owner.cast(ModuleMsg::Started(started)).is_ok(),
+                        Some(handle),
+                    )
                 }
                 Err(fault) => {
-                    let report = ModuleReport::SpawnFailed { fault: fault.clone() };
+                    let report = ModuleReport::SpawnFailed {
+                        fault: fault.clone(),
+                    };
                     let sent = owner.cast(ModuleMsg::Failed(fault)).is_ok();
                     if !sent {
-                        let _ = root.cast(RootMsg::Report { id: id.clone(), inc, report });
+                        let _ = root.cast(RootMsg::Report {
+                            id: id.clone(),
+                            inc,
+                            report,
+                        });
                     }
                     (sent, None)
                 }
@@ -113,7 +131,12 @@ impl ModuleState {
     }
 
     fn started(&mut self, myself: &ActorRef<ModuleMsg>, started: Started) {
-        let Started { identity, streams, ready, handle } = started;
+        let Started {
+            identity,
+            streams,
+            ready,
+            handle,
+        } = started;
         let log = self.attach(streams);
         self.start = None;
         self.handle = Some(handle.clone());
@@ -121,15 +144,26 @@ impl ModuleState {
         tokio::spawn(async move {
             let _ = owner.cast(ModuleMsg::Exited(exit.await));
         });
-        self.report(ModuleReport::Spawned(Box::new(Spawned { identity, handle, ready, log })));
+        self.report(ModuleReport::Spawned(Box::new(Spawned {
+            identity,
+            handle,
+            ready,
+            log,
+        })));
     }
 
     fn key(&self) -> StreamKey {
-        StreamKey { module: self.args.order.id.shared(), run: self.args.order.inc }
+        StreamKey {
+            module: self.args.order.id.shared(),
+            run: self.args.order.inc,
+        }
     }
 
     fn attach(&self, streams: crate::backend::Streams) -> Option<Arc<StreamStats>> {
-        let streams = pump::Streams { stdout: streams.stdout, stderr: streams.stderr };
+        let streams = pump::Streams {
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
         let policy = policy(&self.args.order.plan.logs);
         match self.args.pump.attach(self.key(), policy, streams, false) {
             Ok(stats) => Some(stats),
@@ -160,7 +194,9 @@ impl ModuleState {
         self.exit = Some(exit);
         let owner = myself.clone();
         let reply = move |d: Drained| {
-            let _ = owner.cast(ModuleMsg::Drained { dropped: d.dropped.bytes });
+            let _ = owner.cast(ModuleMsg::Drained {
+                dropped: d.dropped.bytes,
+            });
         };
         if !self.args.pump.drain(self.key(), DRAIN_WITHIN, reply) {
             let _ = myself.cast(ModuleMsg::Drained { dropped: 0 });
@@ -179,7 +215,10 @@ impl ModuleState {
             leftover: exit.leftover,
             log_dropped: dropped,
         };
-        self.report(ModuleReport::Exited { status: exit.status, evidence });
+        self.report(ModuleReport::Exited {
+            status: exit.status,
+            evidence,
+        });
     }
 
     fn report(&self, report: ModuleReport) {

@@ -22,7 +22,10 @@ pub fn bury(handle: Arc<dyn ChildHandle>, root: ActorRef<RootMsg>, id: ChildId, 
             leftover: exit.leftover,
             log_dropped: 0,
         };
-        let report = ModuleReport::Exited { status: exit.status, evidence };
+        let report = ModuleReport::Exited {
+            status: exit.status,
+            evidence,
+        };
         let _ = root.cast(RootMsg::Report { id, inc, report });
     });
 }

@@ -146,6 +146,13 @@ pub trait Backend: Send + Sync + 'static {
 pub fn is_transient(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::ETXTBSY
+        libc::EAGAIN
+            | libc::EBUSY
+            | libc::EINTR
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOMEM
+            | libc::ENOSPC
+            | libc::ETXTBSY
     )
 }

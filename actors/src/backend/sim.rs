@@ -125,7 +125,10 @@ fn start(clock: Arc<dyn Clock>, script: Script, serial: u64) -> Started {
     }
     Started {
         identity: ChildIdentity::Sim { serial },
-        streams: Streams { stdout: printed(&script.output), stderr: None },
+        streams: Streams {
+            stdout: printed(&script.output),
+            stderr: None,
+        },
         ready: None,
         handle: child,
     }
@@ -195,7 +198,13 @@ impl ChildHandle for SimChild {
             let ended = exit.wait_for(Option::is_some).await.ok().and_then(|e| *e);
             let status = ended.map_or(ExitStatus::Unknown, |(status, _)| status);
             let by_us = Some(by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
-            ChildExit { status, oom: Tri::No, core: Some(false), by_us, leftover: Vec::new() }
+            ChildExit {
+                status,
+                oom: Tri::No,
+                core: Some(false),
+                by_us,
+                leftover: Vec::new(),
+            }
         })
     }
 

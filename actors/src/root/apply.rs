@@ -5,7 +5,8 @@ use crate::backend::StartOrder;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind, Uptime, decide,
+    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
+    Uptime, decide,
 };
 use ractor::Actor;
 
@@ -24,7 +25,10 @@ impl RootState {
         if let decide::Outcome::Ignored(why) = decision.outcome {
             tracing::debug!(module = %id, run = ?inc, ?why, "ignored an event");
         }
-        let effects: Vec<(u64, Effect)> = decision.addressed().map(|(inc, e)| (inc, e.clone())).collect();
+        let effects: Vec<(u64, Effect)> = decision
+            .addressed()
+            .map(|(inc, e)| (inc, e.clone()))
+            .collect();
         known.child = decision.child;
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
@@ -49,7 +53,10 @@ impl RootState {
             Effect::Kill => self.kill(id),
             Effect::Watch => self.watch(id),
             Effect::Unwatch => {
-                let _ = self.health.cast(HealthMsg::Unwatch { id: id.clone(), inc });
+                let _ = self.health.cast(HealthMsg::Unwatch {
+                    id: id.clone(),
+                    inc,
+                });
             }
             Effect::Arm { timer, at } => self.arm(id, timer, at),
             Effect::Cancel { timer } => {
@@ -69,34 +76,59 @@ impl RootState {
     fn remark(&self, id: &ChildId, inc: u64, kind: &NoticeKind) {
         let text = match kind {
             NoticeKind::Running => match self.children.get(id).and_then(|k| k.child.identity()) {
-                Some(identity) => format!("started run={inc} {}", crate::status::identity_words(identity)),
+                Some(identity) => format!(
+                    "started run={inc} {}",
+                    crate::status::identity_words(identity)
+                ),
                 None => format!("started run={inc}"),
             },
-            NoticeKind::Stopping { cause } => format!("stopping cause={}", crate::status::cause_word(*cause)),
-            NoticeKind::Killing => "killing: the grace period is over, or somebody asked".to_owned(),
+            NoticeKind::Stopping { cause } => {
+                format!("stopping cause={}", crate::status::cause_word(*cause))
+            }
+            NoticeKind::Killing => {
+                "killing: the grace period is over, or somebody asked".to_owned()
+            }
             NoticeKind::Exited { status, evidence } => crate::status::exit_words(*status, evidence),
             _ => return,
         };
-        let _ = self.log.cast(LogMsg::Remark { id: id.clone(), inc, text });
+        let _ = self.log.cast(LogMsg::Remark {
+            id: id.clone(),
+            inc,
+            text,
+        });
         if let NoticeKind::Exited { status, .. } = kind {
             let failed = !matches!(status, lair_supervision::ExitStatus::Code(0));
-            let _ = self.log.cast(LogMsg::Close { id: id.clone(), inc, failed });
+            let _ = self.log.cast(LogMsg::Close {
+                id: id.clone(),
+                inc,
+                failed,
+            });
         }
     }
 
     async fn spawn(&mut self, id: &ChildId, inc: u64) {
         self.starts += 1;
         let starts = self.starts;
-        let Some(known) = self.children.get_mut(id) else { return };
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
         known.started = starts;
         if let Some((fault, label)) = known.fail_next.take() {
             known.injected = Some((inc, label));
             let report = ModuleReport::SpawnFailed { fault };
-            let _ = self.me.cast(RootMsg::Report { id: id.clone(), inc, report });
+            let _ = self.me.cast(RootMsg::Report {
+                id: id.clone(),
+                inc,
+                report,
+            });
             return;
         }
         let args = ModuleArgs {
-            order: StartOrder { id: id.clone(), inc, plan: known.plan.clone() },
+            order: StartOrder {
+                id: id.clone(),
+                inc,
+                plan: known.plan.clone(),
+            },
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
@@ -114,13 +146,19 @@ impl RootState {
                     transient: true,
                 };
                 let report = ModuleReport::SpawnFailed { fault };
-                let _ = self.me.cast(RootMsg::Report { id: id.clone(), inc, report });
+                let _ = self.me.cast(RootMsg::Report {
+                    id: id.clone(),
+                    inc,
+                    report,
+                });
             }
         }
     }
 
     fn tell_owner(&self, id: &ChildId, msg: ModuleMsg) {
-        let Some(known) = self.children.get(id) else { return };
+        let Some(known) = self.children.get(id) else {
+            return;
+        };
         if let Some(owner) = known.owner_of(known.child.inc) {
             let _ = owner.cast(msg);
         }
@@ -158,7 +196,9 @@ impl RootState {
 
     fn arm(&mut self, id: &ChildId, timer: TimerKind, at: Uptime) {
         let clock = self.args.clock.clone();
-        let Some(known) = self.children.get_mut(id) else { return };
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
         let (me, inc, of) = (self.me.clone(), known.child.inc, id.clone());
         let armed = clock.arm(
             at,
@@ -170,7 +210,9 @@ impl RootState {
     }
 
     fn entomb(&mut self, id: &ChildId) {
-        let Some(known) = self.children.get_mut(id) else { return };
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
         if let Some(handle) = &known.handle {
             crate::undertaker::bury(handle.clone(), self.me.clone(), id.clone(), known.child.inc);
         }

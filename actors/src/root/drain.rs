@@ -17,20 +17,43 @@ pub(super) struct Drain {
 }
 
 impl RootState {
-    pub(super) async fn begin_drain(&mut self, within: Duration, origin: Origin, reply: RpcReplyPort<DrainReport>) {
+    pub(super) async fn begin_drain(
+        &mut self,
+        within: Duration,
+        origin: Origin,
+        reply: RpcReplyPort<DrainReport>,
+    ) {
         if let Some(drain) = &mut self.drain {
             drain.replies.push(reply);
             return;
         }
-        let mut up: Vec<(u64, ChildId)> =
-            self.children.values().filter(|k| !k.child.is_down()).map(|k| (k.started, k.plan.spec.id.clone())).collect();
+        let mut up: Vec<(u64, ChildId)> = self
+            .children
+            .values()
+            .filter(|k| !k.child.is_down())
+            .map(|k| (k.started, k.plan.spec.id.clone()))
+            .collect();
         up.sort_unstable_by(|a, b| b.cmp(a));
         let stopping = up.into_iter().map(|(_, id)| id).collect();
-        self.drain = Some(Drain { replies: vec![reply], stopping, last_call: false, over: false });
+        self.drain = Some(Drain {
+            replies: vec![reply],
+            stopping,
+            last_call: false,
+            over: false,
+        });
         let ids: Vec<ChildId> = self.by_start_reversed();
         for id in ids {
-            let grace = self.children.get(&id).map(|k| k.plan.spec.grace.min(within));
-            self.step(&id, None, ChildEvent::ShutdownRequested { grace }, Some(origin.clone())).await;
+            let grace = self
+                .children
+                .get(&id)
+                .map(|k| k.plan.spec.grace.min(within));
+            self.step(
+                &id,
+                None,
+                ChildEvent::ShutdownRequested { grace },
+                Some(origin.clone()),
+            )
+            .await;
         }
         self.arm_drain(within);
     }
@@ -49,7 +72,12 @@ impl RootState {
             return;
         }
         drain.last_call = true;
-        let confirm = self.children.values().map(|k| k.plan.spec.kill_confirm).max().unwrap_or_default();
+        let confirm = self
+            .children
+            .values()
+            .map(|k| k.plan.spec.kill_confirm)
+            .max()
+            .unwrap_or_default();
         for id in self.by_start_reversed() {
             if self.children.get(&id).is_some_and(|k| !k.child.is_down()) {
                 self.step(&id, None, ChildEvent::KillRequested, None).await;
@@ -79,18 +107,30 @@ impl RootState {
         self.children
             .values()
             .filter(|k| {
-                let left = k.child.last_exit.as_ref().is_some_and(|e| !e.evidence.leftover.is_empty());
-                !k.child.is_down() || (left && matches!(k.child.phase, Phase::Down(DownReason::ShutDown)))
+                let left = k
+                    .child
+                    .last_exit
+                    .as_ref()
+                    .is_some_and(|e| !e.evidence.leftover.is_empty());
+                !k.child.is_down()
+                    || (left && matches!(k.child.phase, Phase::Down(DownReason::ShutDown)))
             })
             .map(|k| k.plan.spec.id.clone())
             .collect()
     }
 
     fn drain_report(&self, remaining: Vec<ChildId>) -> DrainReport {
-        let stopping = self.drain.as_ref().map(|d| d.stopping.clone()).unwrap_or_default();
+        let stopping = self
+            .drain
+            .as_ref()
+            .map(|d| d.stopping.clone())
+            .unwrap_or_default();
         let down = |id: &ChildId| self.children.get(id).is_some_and(|k| k.child.is_down());
         let killed = |id: &&ChildId| {
-            let exit = self.children.get(*id).and_then(|k| k.child.last_exit.as_ref());
+            let exit = self
+                .children
+                .get(*id)
+                .and_then(|k| k.child.last_exit.as_ref());
             exit.is_some_and(|e| e.killed_after_grace)
         };
         DrainReport {
@@ -101,7 +141,11 @@ impl RootState {
     }
 
     fn by_start_reversed(&self) -> Vec<ChildId> {
-        let mut all: Vec<(u64, ChildId)> = self.children.values().map(|k| (k.started, k.plan.spec.id.clone())).collect();
+        let mut all: Vec<(u64, ChildId)> = self
+            .children
+            .values()
+            .map(|k| (k.started, k.plan.spec.id.clone()))
+            .collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.into_iter().map(|(_, id)| id).collect()
     }

@@ -3,7 +3,9 @@
 use super::RootState;
 use crate::fault::{ActorKind, Fault};
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg};
-use lair_supervision::{ChildId, DeniedReason, NoticeKind, Origin, Scope, Seq, StartFault, StartStage};
+use lair_supervision::{
+    ChildId, DeniedReason, NoticeKind, Origin, Scope, Seq, StartFault, StartStage,
+};
 
 impl RootState {
     pub(super) fn inject(&mut self, fault: Fault, label: String) -> Result<Seq, DeniedReason> {
@@ -19,9 +21,17 @@ impl RootState {
             return Err(DeniedReason::UnknownModule);
         }
         let words = serde_json::to_string(&fault).unwrap_or_default();
-        let origin = Origin::Injected { label: label.clone() };
+        let origin = Origin::Injected {
+            label: label.clone(),
+        };
         let of = whose.unwrap_or_else(|| ChildId::new("lair"));
-        let seq = self.publish(&of, NoticeKind::Injected { fault: words.clone() }, origin);
+        let seq = self.publish(
+            &of,
+            NoticeKind::Injected {
+                fault: words.clone(),
+            },
+            origin,
+        );
         if let Some(known) = self.children.get_mut(&of) {
             known.injected = Some((known.child.inc, label.clone()));
             let inc = known.child.inc;
@@ -69,5 +79,10 @@ impl RootState {
 fn injected_fault(stage: StartStage, errno: i32) -> StartFault {
     let transient = crate::backend::is_transient(errno);
     let message = format!("injected: {}", std::io::Error::from_raw_os_error(errno));
-    StartFault { stage, errno: Some(errno), message, transient }
+    StartFault {
+        stage,
+        errno: Some(errno),
+        message,
+        transient,
+    }
 }

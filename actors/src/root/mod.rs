@@ -86,7 +86,11 @@ struct Sink(ActorRef<RootMsg>);
 
 impl HealthSink for Sink {
     fn report(&self, id: &ChildId, inc: u64, change: HealthReport) {
-        let _ = self.0.cast(RootMsg::Health { id: id.clone(), inc, change });
+        let _ = self.0.cast(RootMsg::Health {
+            id: id.clone(),
+            inc,
+            change,
+        });
     }
 }
 
@@ -95,7 +99,11 @@ impl Actor for RootActor {
     type State = RootState;
     type Arguments = RootArgs;
 
-    async fn pre_start(&self, me: ActorRef<RootMsg>, args: RootArgs) -> Result<RootState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        me: ActorRef<RootMsg>,
+        args: RootArgs,
+    ) -> Result<RootState, ActorProcessingErr> {
         let pump = start_pump(&me, &args)?;
         let log = spawn_log(&me, &pump).await?;
         let health = spawn_health(&me, &args, &pump).await?;
@@ -119,20 +127,41 @@ impl Actor for RootActor {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            RootMsg::Load { plan, base, origin, reply } => {
+            RootMsg::Load {
+                plan,
+                base,
+                origin,
+                reply,
+            } => {
                 let _ = reply.send(state.load(plan, base, origin));
             }
             RootMsg::Unload { id, origin, reply } => {
                 let _ = reply.send(state.unload(&id, origin));
             }
-            RootMsg::Ask { id, event, origin, reply } => {
+            RootMsg::Ask {
+                id,
+                event,
+                origin,
+                reply,
+            } => {
                 let admission = state.ask(&id, event, origin).await;
-                let _ = reply.send(Answer { admission, seq: state.args.events.newest() });
+                let _ = reply.send(Answer {
+                    admission,
+                    seq: state.args.events.newest(),
+                });
             }
-            RootMsg::Drain { within, origin, reply } => state.begin_drain(within, origin, reply).await,
+            RootMsg::Drain {
+                within,
+                origin,
+                reply,
+            } => state.begin_drain(within, origin, reply).await,
             RootMsg::DrainNow => state.hurry_drain().await,
             RootMsg::DrainDeadline => state.drain_deadline().await,
-            RootMsg::Inject { fault, label, reply } => {
+            RootMsg::Inject {
+                fault,
+                label,
+                reply,
+            } => {
                 let _ = reply.send(state.inject(fault, label));
             }
             RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
@@ -141,9 +170,16 @@ impl Actor for RootActor {
                 if let Some(child) = state.children.get_mut(&id) {
                     child.forget_timer(timer);
                 }
-                state.step(&id, Some(inc), ChildEvent::Deadline(timer), None).await;
+                state
+                    .step(&id, Some(inc), ChildEvent::Deadline(timer), None)
+                    .await;
             }
-            RootMsg::LogState { id, inc, fault, dropped } => state.log_state(&id, inc, fault, dropped),
+            RootMsg::LogState {
+                id,
+                inc,
+                fault,
+                dropped,
+            } => state.log_state(&id, inc, fault, dropped),
         }
         state.check_drain();
         Ok(())
@@ -156,9 +192,13 @@ impl Actor for RootActor {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(cell, _, _) => state.actor_gone(cell.get_id(), None).await?,
+            SupervisionEvent::ActorTerminated(cell, _, _) => {
+                state.actor_gone(cell.get_id(), None).await?
+            }
             SupervisionEvent::ActorFailed(cell, why) => {
-                state.actor_gone(cell.get_id(), Some(why.to_string())).await?;
+                state
+                    .actor_gone(cell.get_id(), Some(why.to_string()))
+                    .await?;
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
@@ -179,16 +219,26 @@ fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProc
                 return;
             }
         };
-        let _ = root.cast(RootMsg::LogState { id: ChildId::new(&key.module), inc: key.run, fault, dropped });
+        let _ = root.cast(RootMsg::LogState {
+            id: ChildId::new(&key.module),
+            inc: key.run,
+            fault,
+            dropped,
+        });
     };
     let pump = Pump::start(args.logs.clone(), sink)?;
     let _ = args.pump.set(pump.clone());
     Ok(pump)
 }
 
-async fn spawn_log(me: &ActorRef<RootMsg>, pump: &Pump) -> Result<ActorRef<LogMsg>, ActorProcessingErr> {
+async fn spawn_log(
+    me: &ActorRef<RootMsg>,
+    pump: &Pump,
+) -> Result<ActorRef<LogMsg>, ActorProcessingErr> {
     let log = LogArgs { pump: pump.clone() };
-    Ok(Actor::spawn_linked(None, LogActor, log, me.get_cell()).await?.0)
+    Ok(Actor::spawn_linked(None, LogActor, log, me.get_cell())
+        .await?
+        .0)
 }
 
 async fn spawn_health(
@@ -197,16 +247,29 @@ async fn spawn_health(
     pump: &Pump,
 ) -> Result<ActorRef<HealthMsg>, ActorProcessingErr> {
     let health = HealthArgs::new(args.clock.clone(), Arc::new(Sink(me.clone())), pump.clone());
-    Ok(Actor::spawn_linked(None, HealthActor, health, me.get_cell()).await?.0)
+    Ok(
+        Actor::spawn_linked(None, HealthActor, health, me.get_cell())
+            .await?
+            .0,
+    )
 }
 
 impl RootState {
-    fn load(&mut self, plan: Arc<LaunchPlan>, base: u64, origin: Origin) -> Result<Loaded, DeniedReason> {
+    fn load(
+        &mut self,
+        plan: Arc<LaunchPlan>,
+        base: u64,
+        origin: Origin,
+    ) -> Result<Loaded, DeniedReason> {
         if self.drain.is_some() {
             return Err(DeniedReason::Draining);
         }
         let id = plan.spec.id.clone();
-        let backend = self.args.backends.of(plan.mode).ok_or(DeniedReason::NotPermitted)?;
+        let backend = self
+            .args
+            .backends
+            .of(plan.mode)
+            .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
         let outcome = match self.children.get_mut(&id) {
             Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
@@ -217,7 +280,8 @@ impl RootState {
             }
             None if self.children.len() >= MAX_MODULES => return Err(DeniedReason::Busy),
             None => {
-                self.children.insert(id.clone(), Managed::new(plan, backend, base));
+                self.children
+                    .insert(id.clone(), Managed::new(plan, backend, base));
                 Loaded::New
             }
         };
@@ -244,16 +308,23 @@ impl RootState {
         if !self.children.contains_key(id) {
             return Admission::Denied(DeniedReason::UnknownModule);
         }
-        let starts = matches!(event, ChildEvent::StartRequested | ChildEvent::RestartRequested { .. });
+        let starts = matches!(
+            event,
+            ChildEvent::StartRequested | ChildEvent::RestartRequested { .. }
+        );
         if starts && self.drain.is_some() {
             return Admission::Denied(DeniedReason::Draining);
         }
         // Only requests reach this, and each of them is answered by the core.
-        self.step(id, None, event, Some(origin)).await.unwrap_or(Admission::Denied(DeniedReason::Busy))
+        self.step(id, None, event, Some(origin))
+            .await
+            .unwrap_or(Admission::Denied(DeniedReason::Busy))
     }
 
     async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {
-        let Some(known) = self.children.get_mut(id) else { return };
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
         let event = match report {
             ModuleReport::Spawned(spawned) => {
                 let identity = spawned.identity.clone();
@@ -284,7 +355,9 @@ impl RootState {
                 self.step(id, Some(inc), event, None).await;
             }
             HealthReport::Verdict(view) => {
-                let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else { return };
+                let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
+                    return;
+                };
                 let kind = NoticeKind::Health {
                     state: view.state.as_str().into(),
                     reason: view.reason.clone(),
@@ -309,12 +382,22 @@ impl RootState {
         self.show(id);
     }
 
-    async fn actor_gone(&mut self, gone: ActorId, failure: Option<String>) -> Result<(), ActorProcessingErr> {
+    async fn actor_gone(
+        &mut self,
+        gone: ActorId,
+        failure: Option<String>,
+    ) -> Result<(), ActorProcessingErr> {
         if gone == self.log.get_id() {
-            tracing::error!(why = failure.as_deref().unwrap_or("stopped"), "the log actor died; starting a new one");
+            tracing::error!(
+                why = failure.as_deref().unwrap_or("stopped"),
+                "the log actor died; starting a new one"
+            );
             self.log = spawn_log(&self.me, &self.pump).await?;
         } else if gone == self.health.get_id() {
-            tracing::error!(why = failure.as_deref().unwrap_or("stopped"), "the health actor died; starting a new one");
+            tracing::error!(
+                why = failure.as_deref().unwrap_or("stopped"),
+                "the health actor died; starting a new one"
+            );
             self.health = spawn_health(&self.me, &self.args, &self.pump).await?;
             self.rewatch();
         } else if let Some((id, inc)) = self.owners.remove(&gone) {

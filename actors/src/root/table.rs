@@ -82,15 +82,23 @@ impl Managed {
     }
 
     pub fn owner_of(&self, inc: u64) -> Option<&ActorRef<ModuleMsg>> {
-        self.owner.as_ref().filter(|(of, _)| *of == inc).map(|(_, owner)| owner)
+        self.owner
+            .as_ref()
+            .filter(|(of, _)| *of == inc)
+            .map(|(_, owner)| owner)
     }
 
     /// Whether what is reported now was caused by the fault gate.
     pub fn injected_origin(&mut self, inc: u64, event: &ChildEvent) -> Origin {
-        let ends = matches!(event, ChildEvent::Exited { .. } | ChildEvent::SpawnFailed { .. });
+        let ends = matches!(
+            event,
+            ChildEvent::Exited { .. } | ChildEvent::SpawnFailed { .. }
+        );
         match &self.injected {
             Some((of, label)) if *of == inc => {
-                let origin = Origin::Injected { label: label.clone() };
+                let origin = Origin::Injected {
+                    label: label.clone(),
+                };
                 if ends {
                     self.injected = None;
                 }

@@ -14,7 +14,8 @@ pub(super) struct Account {
 /// Finds a user by name or number.
 pub(super) fn find(user: &str) -> Result<Account, StartFault> {
     let read = |path: &str| {
-        fs::read_to_string(path).map_err(|e| io_fault(StartStage::DropPrivileges, &format!("read {path}"), &e))
+        fs::read_to_string(path)
+            .map_err(|e| io_fault(StartStage::DropPrivileges, &format!("read {path}"), &e))
     };
     let line = read("/etc/passwd")?
         .lines()
@@ -34,5 +35,9 @@ pub(super) fn find(user: &str) -> Result<Account, StartFault> {
 }
 
 fn unknown(user: &str) -> StartFault {
-    fault(StartStage::DropPrivileges, Some(libc::ENOENT), format!("no user `{user}` in /etc/passwd"))
+    fault(
+        StartStage::DropPrivileges,
+        Some(libc::ENOENT),
+        format!("no user `{user}` in /etc/passwd"),
+    )
 }

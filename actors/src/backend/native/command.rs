@@ -41,22 +41,43 @@ async fn spawn(
     argv: Vec<String>,
 ) -> Result<SpawnedChild, StartFault> {
     let Launch::Native(launch) = &plan.launch else {
-        return Err(super::fault(lair_supervision::StartStage::Create, None, "not a native module".into()));
+        return Err(super::fault(
+            lair_supervision::StartStage::Create,
+            None,
+            "not a native module".into(),
+        ));
     };
     let mut launch = launch.clone();
     launch.argv = argv;
     launch.ready_fd = false;
-    let order = StartOrder { id: plan.spec.id.clone(), inc: 0, plan: plan.clone() };
+    let order = StartOrder {
+        id: plan.spec.id.clone(),
+        inc: 0,
+        plan: plan.clone(),
+    };
     let name = format!("probe-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     let mut spec = spec(shared, &launch, &order, &name)?;
-    if let Some(dir) = group.map(|g| g.join(&name)).filter(|dir| std::fs::create_dir(dir).is_ok()) {
+    if let Some(dir) = group
+        .map(|g| g.join(&name))
+        .filter(|dir| std::fs::create_dir(dir).is_ok())
+    {
         spec.cgroups.extend(track::join(&dir));
     }
-    shared.keeper.spawn(spec).await.map_err(|refused| super::spawn_fault(refused, &launch))
+    shared
+        .keeper
+        .spawn(spec)
+        .await
+        .map_err(|refused| super::spawn_fault(refused, &launch))
 }
 
 async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
-    let SpawnedChild { key, streams, exit, empty, .. } = child;
+    let SpawnedChild {
+        key,
+        streams,
+        exit,
+        empty,
+        ..
+    } = child;
     let guard = Ack { shared, key };
     // The leader's word counts; what it left in the background is ended with it, which also ends the output.
     let leader = async {
@@ -70,8 +91,16 @@ async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> Comm
     drop(guard);
     match note {
         Ok(note) => {
-            let ending = note.unwrap_or(ExitNote { ending: Ending::Unknown, tree_empty: true }).ending;
-            CommandOutcome::Ended { status: status(ending), output: output.unwrap_or_default() }
+            let ending = note
+                .unwrap_or(ExitNote {
+                    ending: Ending::Unknown,
+                    tree_empty: true,
+                })
+                .ending;
+            CommandOutcome::Ended {
+                status: status(ending),
+                output: output.unwrap_or_default(),
+            }
         }
         Err(_) => CommandOutcome::TimedOut,
     }
@@ -107,7 +136,9 @@ async fn read(streams: Streams) -> Vec<u8> {
 
 async fn read_one(fd: OwnedFd) -> Vec<u8> {
     let mut kept = Vec::new();
-    let Ok(mut pipe) = Receiver::from_owned_fd(fd) else { return kept };
+    let Ok(mut pipe) = Receiver::from_owned_fd(fd) else {
+        return kept;
+    };
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
         let room = KEPT.saturating_sub(kept.len()).min(n);

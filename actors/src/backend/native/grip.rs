@@ -54,12 +54,23 @@ impl Grip {
     }
 
     /// Watches for the end on a task that does not hold the grip itself: dropping the grip must be able to end the child.
-    pub fn follow(self: &Arc<Self>, exit: oneshot::Receiver<ExitNote>, empty: oneshot::Receiver<EmptyNote>) {
+    pub fn follow(
+        self: &Arc<Self>,
+        exit: oneshot::Receiver<ExitNote>,
+        empty: oneshot::Receiver<EmptyNote>,
+    ) {
         let weak = Arc::downgrade(self);
         tokio::spawn(async move {
-            let note = exit.await.unwrap_or(ExitNote { ending: Ending::Unknown, tree_empty: false });
+            let note = exit.await.unwrap_or(ExitNote {
+                ending: Ending::Unknown,
+                tree_empty: false,
+            });
             let Some(grip) = weak.upgrade() else { return };
-            let leftover = if note.tree_empty { Vec::new() } else { grip.clear(empty).await };
+            let leftover = if note.tree_empty {
+                Vec::new()
+            } else {
+                grip.clear(empty).await
+            };
             let leftover = grip.check_ports(leftover);
             grip.publish(note.ending, leftover);
         });
@@ -67,7 +78,9 @@ impl Grip {
 
     /// The leader is gone and others of its tree are not: ask them, then end them.
     async fn clear(&self, mut empty: oneshot::Receiver<EmptyNote>) -> Vec<String> {
-        let _ = self.keeper.signal(self.key, self.plan.spec.stop_signal, keeper::Scope::All);
+        let _ = self
+            .keeper
+            .signal(self.key, self.plan.spec.stop_signal, keeper::Scope::All);
         match tokio::time::timeout(self.plan.spec.grace, &mut empty).await {
             Ok(Ok(EmptyNote)) => return Vec::new(),
             Ok(Err(_)) => return self.names(),
@@ -81,16 +94,30 @@ impl Grip {
     }
 
     fn names(&self) -> Vec<String> {
-        let Some(group) = &self.group else { return Vec::new() };
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
         let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        procs.lines().filter_map(|pid| pid.parse().ok()).map(|pid: i32| format!("pid {pid} {}", comm(pid))).collect()
+        procs
+            .lines()
+            .filter_map(|pid| pid.parse().ok())
+            .map(|pid: i32| format!("pid {pid} {}", comm(pid)))
+            .collect()
     }
 
     /// A stop that was asked for is proven only when the declared ports can be taken again.
     fn check_ports(&self, mut leftover: Vec<String>) -> Vec<String> {
         if self.by_us.load(Ordering::Relaxed) != 0 {
-            for port in self.plan.ports.iter().filter(|p| !is_free(&p.address, p.port)) {
-                leftover.push(format!("port {} ({}) is still in use", port.port, port.name));
+            for port in self
+                .plan
+                .ports
+                .iter()
+                .filter(|p| !is_free(&p.address, p.port))
+            {
+                leftover.push(format!(
+                    "port {} ({}) is still in use",
+                    port.port, port.name
+                ));
             }
         }
         leftover
@@ -109,7 +136,13 @@ impl Grip {
             ExitStatus::Unknown => Tri::Unknown,
             ExitStatus::Code(_) | ExitStatus::Signal(_) => Tri::No,
         };
-        self.exit.send_replace(Some(ChildExit { status, oom, core, by_us, leftover }));
+        self.exit.send_replace(Some(ChildExit {
+            status,
+            oom,
+            core,
+            by_us,
+            leftover,
+        }));
     }
 }
 
@@ -143,12 +176,23 @@ impl ChildHandle for Grip {
                 by_us: None,
                 leftover: Vec::new(),
             };
-            exit.wait_for(Option::is_some).await.map(|e| e.clone()).ok().flatten().unwrap_or(gone)
+            exit.wait_for(Option::is_some)
+                .await
+                .map(|e| e.clone())
+                .ok()
+                .flatten()
+                .unwrap_or(gone)
         })
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {
-        Box::pin(command::run(self.shared.clone(), self.plan.clone(), self.group.clone(), argv, timeout))
+        Box::pin(command::run(
+            self.shared.clone(),
+            self.plan.clone(),
+            self.group.clone(),
+            argv,
+            timeout,
+        ))
     }
 
     fn tree(&self) -> Tree {
@@ -185,12 +229,15 @@ impl Drop for Grip {
 }
 
 fn comm(pid: i32) -> String {
-    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).map_or_else(|_| "?".into(), |s| s.trim().to_owned())
+    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"))
+        .map_or_else(|_| "?".into(), |s| s.trim().to_owned())
 }
 
 /// Can the address be listened on? Closed connections in TIME_WAIT don't count, as they would not for the next run.
 fn is_free(address: &str, port: u16) -> bool {
-    let Ok(ip) = address.parse::<std::net::IpAddr>() else { return true };
+    let Ok(ip) = address.parse::<std::net::IpAddr>() else {
+        return true;
+    };
     // std sets SO_REUSEADDR on Unix listeners.
     match std::net::TcpListener::bind((ip, port)) {
         Ok(_) => true,

@@ -51,7 +51,14 @@ impl NativeBackend {
     pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
         let tracking = Tracking::find(&options.instance);
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
-        NativeBackend { shared: Arc::new(Shared { keeper, options, tracking, starts }) }
+        NativeBackend {
+            shared: Arc::new(Shared {
+                keeper,
+                options,
+                tracking,
+                starts,
+            }),
+        }
     }
 
     /// How trees are told: the tracking cgroup's folder, or why there is none.
@@ -81,18 +88,30 @@ impl Backend for NativeBackend {
 
 async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartFault> {
     let Launch::Native(launch) = &order.plan.launch else {
-        return Err(fault(StartStage::Create, None, "the plan is not for a native process".into()));
+        return Err(fault(
+            StartStage::Create,
+            None,
+            "the plan is not for a native process".into(),
+        ));
     };
     // Never closed, so the permit always comes.
     let _permit = shared.starts.acquire().await;
     let name = format!("{}.{}", order.id, order.inc);
     let mut spec = spec(&shared, launch, &order, &name)?;
-    let notify = if launch.notify { Some(notify::bind(&shared.options.run_dir, &name)?) } else { None };
+    let notify = if launch.notify {
+        Some(notify::bind(&shared.options.run_dir, &name)?)
+    } else {
+        None
+    };
     if let Some(notify) = &notify {
         spec.env.push(notify.variable());
     }
-    let group = shared.tracking.make(&name).map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
-    spec.cgroups.extend(group.iter().filter_map(|dir| track::join(dir)));
+    let group = shared
+        .tracking
+        .make(&name)
+        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
+    spec.cgroups
+        .extend(group.iter().filter_map(|dir| track::join(dir)));
     let child = match shared.keeper.spawn(spec).await {
         Ok(child) => child,
         Err(refused) => {
@@ -110,25 +129,50 @@ fn grip(
     group: Option<PathBuf>,
     notify: Option<notify::NotifySocket>,
 ) -> Started {
-    let SpawnedChild { key, process, streams, exit, empty } = child;
-    let identity = ChildIdentity::Native { pid: process.pid, start_ticks: process.start_ticks };
+    let SpawnedChild {
+        key,
+        process,
+        streams,
+        exit,
+        empty,
+    } = child;
+    let identity = ChildIdentity::Native {
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+    };
     let (ready, path) = match (streams.ready, notify) {
         (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
         (None, Some(notify)) => (Some(ReadySource::Notify(notify.socket)), Some(notify.path)),
         (None, None) => (None, None),
     };
-    let grip = Grip::new(shared.keeper.clone(), key, process.pid, order.plan.clone(), group, path, shared);
+    let grip = Grip::new(
+        shared.keeper.clone(),
+        key,
+        process.pid,
+        order.plan.clone(),
+        group,
+        path,
+        shared,
+    );
     grip.follow(exit, empty);
     Started {
         identity,
-        streams: Streams { stdout: Some(streams.stdout), stderr: Some(streams.stderr) },
+        streams: Streams {
+            stdout: Some(streams.stdout),
+            stderr: Some(streams.stderr),
+        },
         ready,
         handle: grip,
     }
 }
 
 /// The words of a launch as a request to the keeper.
-fn spec(shared: &Shared, launch: &NativeLaunch, order: &StartOrder, name: &str) -> Result<SpawnSpec, StartFault> {
+fn spec(
+    shared: &Shared,
+    launch: &NativeLaunch,
+    order: &StartOrder,
+    name: &str,
+) -> Result<SpawnSpec, StartFault> {
     let text = |e: crate::keeper::SpecFault| fault(StartStage::Create, None, e.to_string());
     let mut spec = SpawnSpec::new(&launch.argv, &launch.env)
         .and_then(|s| s.in_dir(&launch.workdir))
@@ -139,25 +183,44 @@ fn spec(shared: &Shared, launch: &NativeLaunch, order: &StartOrder, name: &str) 
     spec.ready = launch.ready_fd;
     if let Some(user) = &launch.user {
         let account = account::find(user)?;
-        (spec.uid, spec.gid, spec.groups) = (Some(account.uid), Some(account.gid), Some(account.groups));
+        (spec.uid, spec.gid, spec.groups) =
+            (Some(account.uid), Some(account.gid), Some(account.groups));
     }
     if let Some(nofile) = order.plan.limits.nofile {
         let resource = u32::try_from(libc::RLIMIT_NOFILE).unwrap_or_default();
-        spec.rlimits.push(crate::keeper::Rlimit { resource, soft: nofile, hard: nofile });
+        spec.rlimits.push(crate::keeper::Rlimit {
+            resource,
+            soft: nofile,
+            hard: nofile,
+        });
     }
     Ok(spec)
 }
 
 fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
     let (stage, doing) = match refused.stage {
-        Stage::Request | Stage::Pipes | Stage::Clone | Stage::Session | Stage::Streams | Stage::Handover => {
-            (StartStage::Create, "create the process".to_owned())
+        Stage::Request
+        | Stage::Pipes
+        | Stage::Clone
+        | Stage::Session
+        | Stage::Streams
+        | Stage::Handover => (StartStage::Create, "create the process".to_owned()),
+        Stage::EnterLimits | Stage::Rlimits => {
+            (StartStage::EnterLimits, "set its limits".to_owned())
         }
-        Stage::EnterLimits | Stage::Rlimits => (StartStage::EnterLimits, "set its limits".to_owned()),
-        Stage::ChangeDir => (StartStage::ChangeDir, format!("change to {}", launch.workdir.display())),
+        Stage::ChangeDir => (
+            StartStage::ChangeDir,
+            format!("change to {}", launch.workdir.display()),
+        ),
         Stage::DropPrivileges => (StartStage::DropPrivileges, "become its user".to_owned()),
-        Stage::Exec => (StartStage::Exec, format!("execute {}", launch.argv.first().map_or("", String::as_str))),
-        Stage::KeeperGone => (StartStage::Identify, "learn what became of it: the keeper is gone".to_owned()),
+        Stage::Exec => (
+            StartStage::Exec,
+            format!("execute {}", launch.argv.first().map_or("", String::as_str)),
+        ),
+        Stage::KeeperGone => (
+            StartStage::Identify,
+            "learn what became of it: the keeper is gone".to_owned(),
+        ),
     };
     io_fault(stage, &doing, &io::Error::from_raw_os_error(refused.errno))
 }
@@ -169,7 +232,12 @@ fn io_fault(stage: StartStage, doing: &str, e: &io::Error) -> StartFault {
 }
 
 fn fault(stage: StartStage, errno: Option<i32>, message: String) -> StartFault {
-    StartFault { stage, errno, message, transient: errno.is_some_and(is_transient) }
+    StartFault {
+        stage,
+        errno,
+        message,
+        transient: errno.is_some_and(is_transient),
+    }
 }
 
 /// The keeper's key of a child, for those who need to name it.

@@ -2,7 +2,9 @@
 
 use super::io_fault;
 use lair_supervision::{StartFault, StartStage};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_to, socket_with, sockopt,
+};
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
@@ -29,7 +31,8 @@ impl NotifySocket {
 /// Binds a socket for one incarnation. Anyone may send to it: who is heard is decided by the kernel's word for the
 /// sender, not by the file's mode.
 pub(super) fn bind(run_dir: &Path, name: &str) -> Result<NotifySocket, StartFault> {
-    try_bind(&run_dir.join("notify"), name).map_err(|e| io_fault(StartStage::PrepareDirs, "bind the notify socket", &e))
+    try_bind(&run_dir.join("notify"), name)
+        .map_err(|e| io_fault(StartStage::PrepareDirs, "bind the notify socket", &e))
 }
 
 fn try_bind(dir: &Path, name: &str) -> io::Result<NotifySocket> {

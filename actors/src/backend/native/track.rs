@@ -34,7 +34,9 @@ impl Tracking {
 
     /// Makes a child's folder. `None` where tracking is off.
     pub fn make(&self, name: &str) -> io::Result<Option<PathBuf>> {
-        let Tracking::At(base) = self else { return Ok(None) };
+        let Tracking::At(base) = self else {
+            return Ok(None);
+        };
         let dir = base.join(name);
         match fs::create_dir(&dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
@@ -63,7 +65,8 @@ pub(super) fn join(dir: &Path) -> Option<CgroupDir> {
 }
 
 fn try_find(instance: &str) -> Result<PathBuf, String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|e| format!("cannot read /proc/self/mounts: {e}"))?;
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|e| format!("cannot read /proc/self/mounts: {e}"))?;
     let mount = mounts
         .lines()
         .find_map(|line| {
@@ -72,11 +75,19 @@ fn try_find(instance: &str) -> Result<PathBuf, String> {
             (kind == "cgroup2").then(|| PathBuf::from(at))
         })
         .ok_or("no cgroup-v2 hierarchy is mounted")?;
-    let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).ok_or("no cgroup-v2 membership")?;
-    let dir = mount.join(own.trim_start_matches('/')).join(format!("lair-{instance}"));
+    let groups = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
+    let own = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or("no cgroup-v2 membership")?;
+    let dir = mount
+        .join(own.trim_start_matches('/'))
+        .join(format!("lair-{instance}"));
     match fs::create_dir(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(format!("cannot make {}: {e}", dir.display())),
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(format!("cannot make {}: {e}", dir.display()))
+        }
         _ => Ok(dir),
     }
 }
