@@ -60,8 +60,16 @@ pub struct LaunchPlan {
     pub digest: String,
 }
 
+impl LaunchPlan {
+    /// Whether the other plan asks for the same in every respect.
+    #[must_use]
+    pub fn same_as(&self, other: &LaunchPlan) -> bool {
+        self.digest == other.digest && self.mode == other.mode && self.launch == other.launch
+    }
+}
+
 /// The mechanics of one mode.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Launch {
     /// A process.
@@ -71,7 +79,7 @@ pub enum Launch {
 }
 
 /// A process to start.
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct NativeLaunch {
     /// Program (searched in PATH of `env` if it holds no slash) and arguments.
     pub argv: Vec<String>,
@@ -89,7 +97,7 @@ pub struct NativeLaunch {
 }
 
 /// A container to create. Filled by the container backends' issue.
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct ContainerLaunch {
     /// Image reference.
     pub image: String,

@@ -68,7 +68,7 @@ impl RootState {
             Effect::Entomb => self.entomb(id),
             // The keeper holds identity and exit status of native children for the next life; the disk ledger for
             // containers comes with adoption.
-            Effect::ConfirmLedger | Effect::EraseLedger | Effect::AttachLogs => {}
+            Effect::ConfirmLedger | Effect::EraseLedger | Effect::AttachLogs | Effect::LookAgain => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::RootState;
 use crate::messages::{DrainReport, RootMsg};
-use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase};
+use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, shutdown};
 use ractor::RpcReplyPort;
 use std::time::Duration;
 
@@ -27,33 +27,25 @@ impl RootState {
             drain.replies.push(reply);
             return;
         }
-        let mut up: Vec<(u64, ChildId)> = self
-            .children
-            .values()
-            .filter(|k| !k.child.is_down())
-            .map(|k| (k.started, k.plan.spec.id.clone()))
-            .collect();
-        up.sort_unstable_by(|a, b| b.cmp(a));
-        let stopping = up.into_iter().map(|(_, id)| id).collect();
+        let mut known: Vec<_> = self.children.values().collect();
+        known.sort_unstable_by_key(|k| k.started);
+        let plan = shutdown::plan(
+            known.into_iter().map(|k| (&k.plan.spec, &k.child)),
+            false,
+            within,
+        );
+        let wave: Vec<(ChildId, Duration)> =
+            plan.waves.into_iter().flat_map(|w| w.children).collect();
+        let stopping = wave.iter().map(|(id, _)| id.clone()).collect();
         self.drain = Some(Drain {
             replies: vec![reply],
             stopping,
             last_call: false,
             over: false,
         });
-        let ids: Vec<ChildId> = self.by_start_reversed();
-        for id in ids {
-            let grace = self
-                .children
-                .get(&id)
-                .map(|k| k.plan.spec.grace.min(within));
-            self.step(
-                &id,
-                None,
-                ChildEvent::ShutdownRequested { grace },
-                Some(origin.clone()),
-            )
-            .await;
+        for (id, grace) in wave {
+            let event = ChildEvent::ShutdownRequested { grace: Some(grace) };
+            self.step(&id, None, event, Some(origin.clone())).await;
         }
         self.arm_drain(within);
     }
