@@ -100,16 +100,23 @@ fn arrange_descriptors() -> io::Result<()> {
 fn arrange_signals() -> io::Result<OwnedFd> {
     // SAFETY: the sets and actions are initialised by the calls that take them; no handler is ever installed.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
         for signal in 1..=64 {
-            action.sa_flags = if signal == libc::SIGCHLD {
+            let flags = if signal == libc::SIGCHLD {
                 libc::SA_NOCLDSTOP
             } else {
                 0
             };
-            // Two cannot be changed, two belong to the C library; all four are as they should be.
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            // The kernel's structure: handler, flags, restorer, mask. Raw, since the C library keeps two signals
+            // to itself, and a launcher may have left even those ignored. KILL and STOP refuse, as they should.
+            let action = [libc::SIG_DFL as u64, flags as u64, 0, 0];
+            let nowhere = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                nowhere,
+                size_of::<u64>(),
+            );
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut set);

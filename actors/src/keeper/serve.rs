@@ -238,6 +238,8 @@ impl Keeper {
             self.flush();
             return self.disconnect();
         }
+        // What happened while nobody was connected is for the list to tell.
+        self.children.tell_nobody();
         self.greeted = true;
         self.phase = Phase::Serving;
     }
@@ -272,7 +274,7 @@ impl Keeper {
                 if self.transmit(None) {
                     self.outbox.pop_front();
                 }
-            } else if let Some(key) = self.children.next_due() {
+            } else if let Some(key) = self.children.next_due().filter(|_| self.greeted) {
                 self.tell(key);
             } else {
                 return;

@@ -20,9 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use lair_actors::keeper::{
-    DeathPolicy, ExitNote, KeeperClient, KeeperOptions, SpawnSpec, SpawnedChild,
-};
+use lair_actors::keeper::{DeathPolicy, ExitNote, KeeperOptions, SpawnSpec, SpawnedChild};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
