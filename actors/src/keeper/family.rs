@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::spec::{ProcessId, Scope};
 
@@ -99,20 +99,34 @@ pub(super) fn census_where(wanted: impl Fn(i32) -> bool) -> Census {
         .collect()
 }
 
-/// Whether the process carries this marker in the environment it was started with.
-pub(super) fn is_marked(pid: i32, marker: &CStr) -> bool {
-    if marker.is_empty() {
-        return false;
-    }
-    let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else {
-        return false;
+/// The children of this process; nothing where the kernel does not list them. Reliable although it is read
+/// piece by piece: only the reader, their parent, takes entries away.
+pub(super) fn own_children(pid: i32) -> Option<Vec<i32>> {
+    let listed = std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).ok()?;
+    Some(
+        listed
+            .split_ascii_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect(),
+    )
+}
+
+/// The marker in the environment the process was started with.
+pub(super) fn marker_of(pid: i32) -> Option<Vec<u8>> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = |entry: &[u8]| {
+        Some(
+            entry
+                .strip_prefix(MARKER_NAME.as_bytes())?
+                .strip_prefix(b"=")?
+                .to_vec(),
+        )
     };
-    environment.split(|byte| *byte == 0).any(|entry| {
-        entry
-            .strip_prefix(MARKER_NAME.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"="))
-            == Some(marker.to_bytes())
-    })
+    environment.split(|byte| *byte == 0).find_map(value)
+}
+
+fn is_marked(pid: i32, marker: &CStr) -> bool {
+    !marker.is_empty() && marker_of(pid).as_deref() == Some(marker.to_bytes())
 }
 
 /// Whether `pid` is `ancestor` or descends from it.
@@ -171,16 +185,35 @@ pub(super) fn open_verified(process: ProcessId) -> io::Result<OwnedFd> {
     }
 }
 
-/// Signals exactly this process; one that means "stop" is followed by CONT.
-pub(super) fn signal_verified(process: ProcessId, signal: i32) -> io::Result<()> {
+/// Signals exactly this process, and lets it continue if asked to.
+pub(super) fn signal_verified(process: ProcessId, signal: i32, follow: bool) -> io::Result<()> {
     let pidfd = open_verified(process)?;
-    let named =
-        Signal::from_named_raw(signal).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-    pidfd_send_signal(&pidfd, named)?;
-    if wants_continue(signal) {
-        pidfd_send_signal(&pidfd, Signal::CONT)?;
+    send(&pidfd, signal)?;
+    if follow {
+        send(&pidfd, libc::SIGCONT)
+    } else {
+        Ok(())
     }
-    Ok(())
+}
+
+/// Raw, since real-time signals have no name in rustix and are some programs' way to be stopped.
+fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, and a null signal information is allowed.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            nothing,
+            0,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Whether a stopped process must be continued to notice this signal as the request to end that it is.

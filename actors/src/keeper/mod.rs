@@ -16,11 +16,19 @@
 // no safe wrapper that is right for a process sharing memory with its child. Each block says why it is sound.
 #![allow(unsafe_code)]
 
+mod boot;
+mod cgroup;
+mod children;
 mod client;
+mod door;
+mod exec;
 mod family;
 mod message;
+mod obey;
 pub mod orphan;
+mod serve;
 pub mod spec;
+mod tree;
 pub mod wire;
 
 pub use client::{
@@ -46,7 +54,14 @@ pub fn hijack() {
     }
 }
 
-/// Runs the keeper.
-pub fn main(_args: impl Iterator<Item = std::ffi::OsString>) -> ! {
-    std::process::exit(0)
+/// Runs the keeper with a program's arguments: `[name, "__keeper", keep|GRACE_MS, SOCKET?]`.
+///
+/// Ends with 0 when nothing is left to be kept, with 64 if it was called wrongly, with 70 if the system refused
+/// what it cannot do without.
+pub fn main(args: impl Iterator<Item = std::ffi::OsString>) -> ! {
+    let Some(orders) = boot::Orders::parse(args.skip(2)) else {
+        std::process::exit(64)
+    };
+    let served = boot::settle().and_then(|ground| serve::Keeper::new(ground, &orders)?.run());
+    std::process::exit(if served.is_ok() { 0 } else { 70 })
 }

@@ -97,7 +97,7 @@ pub fn signal(process: ProcessId, marker: &CStr, signal: i32, scope: Scope) -> i
     };
     let mut reached = 0;
     for member in members {
-        match family::signal_verified(member, signal) {
+        match family::signal_verified(member, signal, family::wants_continue(signal)) {
             Ok(()) => reached += 1,
             Err(fault) if fault.raw_os_error() == Some(libc::ESRCH) => {}
             Err(fault) => return Err(fault),

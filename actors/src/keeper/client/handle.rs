@@ -94,21 +94,18 @@ impl Handle {
             spec: Box::new(spec),
         }
         .encode(&mut table.scratch);
-        let memfd = match table.scratch.len() {
-            ..=MAX_DATAGRAM => None,
-            ..=MAX_MEMFD => {
-                let memfd =
-                    in_memfd(&table.scratch).map_err(|fault| at_request(errno_of(&fault)))?;
-                Request::SpawnInMemfd { key }.encode(&mut table.scratch);
-                Some(memfd)
-            }
+        let memfd = if table.scratch.len() <= MAX_DATAGRAM {
+            None
+        } else if table.scratch.len() <= MAX_MEMFD {
+            let memfd = in_memfd(&table.scratch).map_err(|fault| at_request(errno_of(&fault)))?;
+            Request::SpawnInMemfd { key }.encode(&mut table.scratch);
+            Some(memfd)
+        } else {
             // No kernel executes that much.
-            _ => {
-                return Err(SpawnFault {
-                    stage: Stage::Exec,
-                    errno: libc::E2BIG,
-                });
-            }
+            return Err(SpawnFault {
+                stage: Stage::Exec,
+                errno: libc::E2BIG,
+            });
         };
         match self.link.post_scratch(&mut table, memfd) {
             Ok(()) => {
