@@ -244,7 +244,8 @@ impl Shared {
             self.bell.queued.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
-        if !self.bell.rung.load(Ordering::SeqCst) {
+        // Read and set in one step: a plain load could pass the send before it.
+        if !self.bell.rung.swap(true, Ordering::SeqCst) {
             self.bell.ring();
         }
         true
