@@ -169,8 +169,13 @@ fn lost_readiness(turn: &mut Turn<'_>, life: &Living) -> Counted {
 
 fn settled(turn: &mut Turn<'_>, life: &Living) -> Counted {
     match life.readiness {
-        // The timer of an earlier stretch of readiness may already have been under way.
-        Readiness::Ready { since } if turn.now.since(since) >= turn.spec.settle => {
+        Readiness::Ready { since } => {
+            let due = since + turn.spec.settle;
+            if turn.now < due {
+                // The timer of an earlier stretch of readiness was already under way.
+                turn.arm(TimerKind::Settle, due);
+                return Ok(());
+            }
             let total = turn.child.history.total;
             turn.child.history = RestartHistory {
                 total,
@@ -179,9 +184,7 @@ fn settled(turn: &mut Turn<'_>, life: &Living) -> Counted {
             turn.publish(NoticeKind::Settled);
             Ok(())
         }
-        Readiness::Ready { .. } | Readiness::Awaiting { .. } | Readiness::NotReady { .. } => {
-            Err(Ignored::Stale)
-        }
+        Readiness::Awaiting { .. } | Readiness::NotReady { .. } => Err(Ignored::Stale),
     }
 }
 
