@@ -20,30 +20,32 @@ pub(super) async fn run(
         CommandOutcome::Ended {
             status: ExitStatus::Code(0),
             ..
-        } => (ProbeOutcome::Success, format!("`{program}` succeeded")),
+        } => Finding::new(ProbeOutcome::Success, format!("`{program}` succeeded")),
         CommandOutcome::Ended { status, output } => {
-            let how = match status {
-                ExitStatus::Code(code) => format!("exited with {code}"),
-                ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
-                ExitStatus::Unknown => return (ProbeOutcome::CouldNotRun, unknown(&program)),
+            let said = match status {
+                ExitStatus::Code(code) => format!("`{program}` exited with {code}"),
+                ExitStatus::Signal(signal) => format!("`{program}` was ended by signal {signal}"),
+                ExitStatus::Unknown => {
+                    let said = format!("`{program}` ended, and nobody could tell how");
+                    return Finding::new(ProbeOutcome::CouldNotRun, said);
+                }
             };
-            let said = format!("`{program}` {how}{}", words(&output));
-            (ProbeOutcome::Failure, said)
+            Finding {
+                outcome: ProbeOutcome::Failure,
+                said,
+                detail: words(&output),
+            }
         }
         CommandOutcome::TimedOut => {
             let within = timeout.as_millis();
             let said = format!("`{program}` did not end within {within} ms and was ended");
-            (ProbeOutcome::TimedOut, said)
+            Finding::new(ProbeOutcome::TimedOut, said)
         }
         CommandOutcome::CouldNotRun(why) => {
             let said = format!("`{program}` could not be run: {why}");
-            (ProbeOutcome::CouldNotRun, said)
+            Finding::new(ProbeOutcome::CouldNotRun, said)
         }
     }
-}
-
-fn unknown(program: &str) -> String {
-    format!("`{program}` ended, and nobody could tell how")
 }
 
 /// The first line that says something, harmless on a terminal.

@@ -21,7 +21,7 @@ pub(super) async fn get(address: &str, port: u16, path: &str, expect: Option<u16
     let (Some(target), Some(request)) = (tcp::target(address, port), request(address, port, path))
     else {
         let said = format!("{asked} needs a numeric address and a valid path");
-        return (ProbeOutcome::CouldNotRun, said);
+        return Finding::new(ProbeOutcome::CouldNotRun, said);
     };
     let stream = match TcpStream::connect(target).await {
         Ok(stream) => stream,
@@ -29,7 +29,7 @@ pub(super) async fn get(address: &str, port: u16, path: &str, expect: Option<u16
     };
     match exchange(stream, request).await {
         Ok((status, whole)) => judge(&asked, status, whole, expect),
-        Err(error) => (ProbeOutcome::Failure, format!("{asked} failed: {error}")),
+        Err(error) => Finding::new(ProbeOutcome::Failure, format!("{asked} failed: {error}")),
     }
 }
 
@@ -91,12 +91,12 @@ fn judge(asked: &str, status: StatusCode, whole: bool, expect: Option<u16>) -> F
     };
     if good && !whole {
         let said = format!("{asked} answered {status} and broke off");
-        return (ProbeOutcome::Failure, said);
+        return Finding::new(ProbeOutcome::Failure, said);
     }
     let said = format!("{asked} answered {status}");
     if good {
-        (ProbeOutcome::Success, said)
+        Finding::new(ProbeOutcome::Success, said)
     } else {
-        (ProbeOutcome::Failure, said)
+        Finding::new(ProbeOutcome::Failure, said)
     }
 }

@@ -31,8 +31,10 @@ const BACKSTOP: Duration = Duration::from_secs(2);
 pub struct Look {
     /// The answer.
     pub outcome: ProbeOutcome,
-    /// The evidence without its time, so that the same finding reads the same.
+    /// The evidence, worded so that the same finding reads the same.
     pub said: String,
+    /// What differs from look to look: a command's own words.
+    pub detail: String,
     /// How long it took.
     pub took: Duration,
     /// We ourselves were kept from running meanwhile: a failure may be ours.
@@ -45,18 +47,20 @@ impl Look {
     pub fn evidence(&self) -> String {
         match self.outcome {
             ProbeOutcome::Success | ProbeOutcome::Failure => {
-                format!("{} in {} ms", self.said, self.took.as_millis())
+                let Look { said, detail, .. } = self;
+                format!("{said} in {} ms{detail}", self.took.as_millis())
             }
             ProbeOutcome::TimedOut | ProbeOutcome::CouldNotRun => self.said.clone(),
         }
     }
 
-    /// The question could not be put.
+    /// An answer that took no time: the module said it by itself, or the question could not be put.
     #[must_use]
-    pub fn could_not_run(why: String) -> Self {
+    pub fn told(outcome: ProbeOutcome, said: String) -> Self {
         Look {
-            outcome: ProbeOutcome::CouldNotRun,
-            said: why,
+            outcome,
+            said,
+            detail: String::new(),
             took: Duration::ZERO,
             starved: false,
         }
@@ -64,7 +68,22 @@ impl Look {
 }
 
 /// An answer and its evidence.
-type Finding = (ProbeOutcome, String);
+struct Finding {
+    outcome: ProbeOutcome,
+    said: String,
+    detail: String,
+}
+
+impl Finding {
+    fn new(outcome: ProbeOutcome, said: String) -> Self {
+        let detail = String::new();
+        Finding {
+            outcome,
+            said,
+            detail,
+        }
+    }
+}
 
 /// Puts the question once. Resolves within `timeout` of our own running time, a command's within two seconds more.
 pub async fn look(action: &ProbeAction, handle: Arc<dyn ChildHandle>, timeout: Duration) -> Look {
@@ -91,21 +110,22 @@ pub async fn look(action: &ProbeAction, handle: Arc<dyn ChildHandle>, timeout: D
             let lost = "the probe's command was neither ended nor reported in time";
             let finding = answer
                 .value
-                .unwrap_or((ProbeOutcome::CouldNotRun, lost.into()));
+                .unwrap_or_else(|| Finding::new(ProbeOutcome::CouldNotRun, lost.into()));
             (finding, answer.starved)
         }
         ProbeAction::Log { .. } | ProbeAction::Notify => {
             let why = "the module says this by itself and is not asked";
-            ((ProbeOutcome::CouldNotRun, why.into()), false)
+            (Finding::new(ProbeOutcome::CouldNotRun, why.into()), false)
         }
         ProbeAction::Image => {
             let why = "the image's own health check can't be run here";
-            ((ProbeOutcome::CouldNotRun, why.into()), false)
+            (Finding::new(ProbeOutcome::CouldNotRun, why.into()), false)
         }
     };
     Look {
-        outcome: finding.0,
-        said: finding.1,
+        outcome: finding.outcome,
+        said: finding.said,
+        detail: finding.detail,
         took: started.elapsed(),
         starved,
     }
@@ -115,7 +135,7 @@ fn settle(answer: Patience<Finding>, asked: &str, timeout: Duration) -> (Finding
     let finding = answer.value.unwrap_or_else(|| {
         let within = timeout.as_millis();
         let said = format!("{asked} did not answer within {within} ms");
-        (ProbeOutcome::TimedOut, said)
+        Finding::new(ProbeOutcome::TimedOut, said)
     });
     (finding, answer.starved)
 }
@@ -128,11 +148,11 @@ fn connect_failed(asked: &str, error: &io::Error) -> Finding {
     );
     if ours {
         let said = format!("{asked} could not be asked: {error}");
-        return (ProbeOutcome::CouldNotRun, said);
+        return Finding::new(ProbeOutcome::CouldNotRun, said);
     }
     let said = match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("{asked} was refused"),
         _ => format!("{asked} failed: {error}"),
     };
-    (ProbeOutcome::Failure, said)
+    Finding::new(ProbeOutcome::Failure, said)
 }

@@ -16,10 +16,10 @@ pub(super) async fn connect(address: &str, port: u16) -> Finding {
     let asked = name(address, port);
     let Some(target) = target(address, port) else {
         let said = format!("{asked} needs a numeric address");
-        return (ProbeOutcome::CouldNotRun, said);
+        return Finding::new(ProbeOutcome::CouldNotRun, said);
     };
     match TcpStream::connect(target).await {
-        Ok(_) => (ProbeOutcome::Success, format!("{asked} succeeded")),
+        Ok(_) => Finding::new(ProbeOutcome::Success, format!("{asked} succeeded")),
         Err(error) => connect_failed(&asked, &error),
     }
 }
