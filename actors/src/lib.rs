@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod clock;
 pub mod events;
+pub mod evidence;
 pub mod facts;
 pub mod fault;
 pub mod files;

@@ -1,5 +1,10 @@
 //! What the actors say to each other. Owned data only; no log byte, no channel of bytes.
 
+#![allow(
+    missing_docs,
+    reason = "fields are explained by the sentence of their message"
+)]
+
 use crate::backend::{ChildExit, ChildHandle, ReadySource, Started};
 use crate::fault::Fault;
 use crate::pump::StreamStats;

@@ -147,7 +147,12 @@ async fn sleep(clock: &dyn Clock, time: Duration) {
         return;
     }
     let (fire, fired) = oneshot::channel();
-    clock.arm(clock.now() + time, Box::new(move || drop(fire.send(()))));
+    clock.arm(
+        clock.now() + time,
+        Box::new(move || {
+            let _ = fire.send(());
+        }),
+    );
     // A clock that is gone never fires; then nobody waits either.
     let _ = fired.await;
 }

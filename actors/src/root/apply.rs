@@ -68,7 +68,10 @@ impl RootState {
             Effect::Entomb => self.entomb(id),
             // The keeper holds identity and exit status of native children for the next life; the disk ledger for
             // containers comes with adoption.
-            Effect::ConfirmLedger | Effect::EraseLedger | Effect::AttachLogs | Effect::LookAgain => {}
+            Effect::ConfirmLedger
+            | Effect::EraseLedger
+            | Effect::AttachLogs
+            | Effect::LookAgain => {}
         }
     }
 

@@ -12,7 +12,9 @@ mod table;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::events::EventLog;
-use crate::health::{HealthActor, HealthArgs, HealthSink};
+use crate::evidence::Evidence;
+use crate::facts::Sampler;
+use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
 use crate::pump::{Pump, PumpEvent, PumpOptions};
@@ -62,6 +64,12 @@ pub struct RootArgs {
     pub pump: Arc<OnceLock<Pump>>,
     /// What runs modules.
     pub backends: Backends,
+    /// What the trees use.
+    pub sampler: Arc<Sampler>,
+    /// What the health actor's lives have in common.
+    pub memory: Arc<Memory>,
+    /// Seed of all jitter.
+    pub seed: u64,
     /// Is the fault gate open?
     pub faults: bool,
 }
@@ -246,7 +254,17 @@ async fn spawn_health(
     args: &RootArgs,
     pump: &Pump,
 ) -> Result<ActorRef<HealthMsg>, ActorProcessingErr> {
-    let health = HealthArgs::new(args.clock.clone(), Arc::new(Sink(me.clone())), pump.clone());
+    let health = HealthArgs {
+        clock: args.clock.clone(),
+        sink: Arc::new(Sink(me.clone())),
+        sampler: args.sampler.clone(),
+        logs: Arc::new(Evidence {
+            board: args.board.clone(),
+            pump: pump.clone(),
+        }),
+        memory: args.memory.clone(),
+        seed: args.seed,
+    };
     Ok(
         Actor::spawn_linked(None, HealthActor, health, me.get_cell())
             .await?
@@ -271,6 +289,7 @@ impl RootState {
             .of(plan.mode)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
+        let full = self.children.len() >= MAX_MODULES;
         let outcome = match self.children.get_mut(&id) {
             Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
             Some(known) if !known.child.is_down() => return Err(DeniedReason::StillUp),
@@ -278,7 +297,7 @@ impl RootState {
                 known.replace(plan, backend);
                 Loaded::Replaced
             }
-            None if self.children.len() >= MAX_MODULES => return Err(DeniedReason::Busy),
+            None if full => return Err(DeniedReason::Busy),
             None => {
                 self.children
                     .insert(id.clone(), Managed::new(plan, backend, base));

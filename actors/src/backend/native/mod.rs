@@ -119,7 +119,7 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
             return Err(spawn_fault(refused, launch));
         }
     };
-    Ok(grip(shared, &order, child, group, notify))
+    Ok(grip(shared.clone(), &order, child, group, notify))
 }
 
 fn grip(
@@ -187,7 +187,7 @@ fn spec(
             (Some(account.uid), Some(account.gid), Some(account.groups));
     }
     if let Some(nofile) = order.plan.limits.nofile {
-        let resource = u32::try_from(libc::RLIMIT_NOFILE).unwrap_or_default();
+        let resource = libc::RLIMIT_NOFILE;
         spec.rlimits.push(crate::keeper::Rlimit {
             resource,
             soft: nofile,
