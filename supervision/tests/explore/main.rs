@@ -64,17 +64,17 @@ fn explore(spec: &ChildSpec, depth: usize, at_least: usize) {
 
 #[test]
 fn a_temporary_child_keeps_every_promise_in_every_order() {
-    explore(&temporary(), 7, 5_000);
+    explore(&temporary(), 7, 30_000);
 }
 
 #[test]
 fn a_permanent_child_keeps_every_promise_in_every_order() {
-    explore(&permanent_with_intensity_two(), 7, 5_000);
+    explore(&permanent_with_intensity_two(), 7, 30_000);
 }
 
 #[test]
 fn a_transient_child_that_must_say_ready_keeps_every_promise_in_every_order() {
-    explore(&transient_with_readiness(), 7, 5_000);
+    explore(&transient_with_readiness(), 7, 30_000);
 }
 
 /// N4, on values alone.
