@@ -495,6 +495,22 @@ fn starts_and_restarts_while_stopping_make_one_new_incarnation() {
     assert_eq!((life.child.inc, life.spawns()), (2, 2));
 }
 
+/// Stopped and started again while the backend is busy: the abort is ours, the start is still owed.
+#[test]
+fn a_start_wanted_again_survives_its_own_abort() {
+    let mut life = Life::of(RestartType::Temporary);
+    life.ask(ChildEvent::StartRequested);
+    life.stop();
+    life.ask(ChildEvent::StartRequested);
+    life.spawn_failed(false);
+    assert_eq!((life.state(), life.spawns()), ((State::Starting, None), 2));
+
+    life.stop();
+    life.ask(ChildEvent::StartRequested);
+    life.spawned();
+    assert_eq!((life.state(), life.spawns()), ((State::Running, None), 2));
+}
+
 /// B8
 #[test]
 fn a_child_that_outlives_kill_is_reported_stuck_once_and_never_called_down() {

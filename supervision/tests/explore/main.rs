@@ -49,6 +49,10 @@ fn explore(spec: &ChildSpec, depth: usize, at_least: usize) {
     for _ in 0..depth {
         let mut next = Vec::new();
         for world in &edge {
+            let marked = world.marked_as_draining();
+            if seen.insert(marked.clone()) {
+                next.push(marked);
+            }
             for choice in world.choices(spec) {
                 let after = world.step(spec, choice);
                 if seen.insert(after.clone()) {
@@ -94,7 +98,10 @@ fn long_random_lives_keep_every_promise() {
 fn walk(spec: &ChildSpec, seed: u64, steps: usize) {
     let mut world = World::new();
     let mut random = seed;
-    for _ in 0..steps {
+    for step in 0..steps {
+        if step + 20 == steps && seed % 4 == 0 {
+            world = world.marked_as_draining();
+        }
         // xorshift64
         random ^= random << 13;
         random ^= random >> 7;
