@@ -206,3 +206,16 @@ fn a_successful_end_breaks_the_row_of_failures() {
     }
     assert_eq!(history.total, 4);
 }
+
+/// C5: modules that fail together for long must not come back together.
+#[test]
+fn jitter_still_spreads_the_delays_at_the_cap() {
+    let backoff = Backoff::default();
+    let delays: Vec<_> = (40..60).map(|n| delay(&backoff, n, n)).collect();
+    let in_band = |d: &Duration| *d <= backoff.cap && *d >= backoff.cap.mul_f64(0.9);
+    assert!(delays.iter().all(in_band), "{delays:?}");
+    assert!(
+        delays.windows(2).all(|pair| pair[0] != pair[1]),
+        "{delays:?}"
+    );
+}

@@ -99,7 +99,7 @@ fn walk(spec: &ChildSpec, seed: u64, steps: usize) {
     let mut world = World::new();
     let mut random = seed;
     for step in 0..steps {
-        if step + 20 == steps && seed % 4 == 0 {
+        if step + 20 == steps && seed.is_multiple_of(4) {
             world = world.marked_as_draining();
         }
         // xorshift64
