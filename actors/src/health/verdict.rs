@@ -14,7 +14,20 @@ pub(super) struct Draft {
     pub topic: String,
 }
 
-pub(super) const NO_PROBE: &str = "no probe declared";
+impl Draft {
+    /// While it comes up, its own words are worth showing.
+    pub fn add_status(&mut self, status: Option<&str>) {
+        if let (Some(status), HealthWord::Unknown, Some(reason)) =
+            (status, self.word, &mut self.reason)
+        {
+            let text = format!("; it says: {status}");
+            reason.push_str(&text);
+            self.topic.push_str(&text);
+        }
+    }
+}
+
+const NO_PROBE: &str = "no probe declared";
 pub(super) const UNWATCHED: &str = "no longer watched";
 
 /// What the counts and the last findings come to.
