@@ -304,7 +304,7 @@ impl State {
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return;
         };
-        let (id, draining) = (run.id, run.drain.is_some());
+        let id = run.id;
         let Some(pipe) = run.pipes[side].as_mut() else {
             return;
         };
@@ -312,7 +312,7 @@ impl State {
         if total > 0 {
             pipe.served = Some(now);
         }
-        let gather = total > 0 && busy && !draining && !self.options.gather.is_zero();
+        let gather = total > 0 && busy && !self.options.gather.is_zero();
         if gather != pipe.gathering {
             pipe.gathering = gather;
             let flags = if gather {
@@ -322,7 +322,9 @@ impl State {
             };
             let _ = epoll::modify(&self.epoll, &pipe.fd, token(id, side), flags);
         }
-        if gather {
+        // The end of a stream wakes the pump even while it is not asked for data.
+        if gather && !pipe.gather_alarm {
+            pipe.gather_alarm = true;
             let pause = if total < LITTLE {
                 self.options.gather
             } else {

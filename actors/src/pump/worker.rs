@@ -393,7 +393,11 @@ impl State {
         }
         match alarm {
             Alarm::Gathered { side, .. } => {
-                if run.pipes[side].as_ref().is_some_and(|p| p.gathering) {
+                let Some(pipe) = run.pipes[side].as_mut() else {
+                    return;
+                };
+                pipe.gather_alarm = false;
+                if pipe.gathering {
                     self.serve(slot, side);
                 }
             }
@@ -454,6 +458,7 @@ impl State {
             for (side, pipe) in run.pipes.iter_mut().enumerate() {
                 let Some(pipe) = pipe else { continue };
                 pipe.gathering = false;
+                pipe.gather_alarm = false;
                 pipe.piece_alarm = true;
                 let _ = epoll::modify(&self.epoll, &pipe.fd, token(run.id, side), EventFlags::IN);
                 self.timers.set(now, Alarm::Piece { run: run.id, side });
