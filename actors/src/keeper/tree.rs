@@ -17,11 +17,16 @@ use super::spec::ChildKey;
 /// A scan of all processes may take this part of the keeper's time, so that many exits cost few scans.
 const SCAN_SHARE: u32 = 3;
 
+/// A group may call itself populated for a moment after its last process was reaped (Linux 6.19 unlinks late), and
+/// nothing wakes the keeper then: it looks once more.
+const RECHECK: Duration = Duration::from_millis(10);
+
 /// When the slow work is to be done.
 #[derive(Default)]
 pub(super) struct Rounds {
     pub(super) kill_at: Option<Instant>,
     scan_at: Option<Instant>,
+    recheck_at: Option<Instant>,
     scanned: Option<(Instant, Duration)>,
 }
 
@@ -33,10 +38,14 @@ pub(super) struct Marks<'a> {
 
 impl Keeper {
     pub(super) fn next_round(&self) -> Option<Instant> {
-        [self.rounds.kill_at, self.rounds.scan_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.rounds.kill_at,
+            self.rounds.scan_at,
+            self.rounds.recheck_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Takes every exit there is.
@@ -53,12 +62,12 @@ impl Keeper {
             self.children.reaped(pid, status);
         }
         if any {
-            self.settle();
+            self.settle(true);
         }
     }
 
     /// Finds out which trees are gone, where that is cheap; the rest is left to a scan.
-    fn settle(&mut self) {
+    fn settle(&mut self, again: bool) {
         let lingering: Vec<ChildKey> = self
             .children
             .iter()
@@ -79,6 +88,7 @@ impl Keeper {
             };
             match empty {
                 Some(true) => self.children.emptied(key),
+                Some(false) if again => self.rounds.recheck_at = Some(Instant::now() + RECHECK),
                 Some(false) => {}
                 None => self.plan_scan(),
             }
@@ -107,6 +117,10 @@ impl Keeper {
     /// One scan for all trees whose end is not proven.
     pub(super) fn settle_slowly(&mut self) {
         let start = Instant::now();
+        if self.rounds.recheck_at.is_some_and(|at| at <= start) {
+            self.rounds.recheck_at = None;
+            self.settle(false);
+        }
         if self.rounds.scan_at.is_none_or(|at| at > start) {
             return;
         }
