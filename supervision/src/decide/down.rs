@@ -42,7 +42,8 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
 
 /// Takes a survivor back. One of an incarnation that is already history is nobody's: its finder must reclaim it.
 fn adopt(turn: &mut Turn<'_>, inc: u64, identity: ChildIdentity) -> Counted {
-    if inc < turn.child.inc {
+    let ended = turn.child.last_exit.as_ref().map(|exit| exit.inc);
+    if inc < turn.child.inc || ended == Some(inc) {
         return Err(Ignored::Stale);
     }
     turn.child.inc = inc;

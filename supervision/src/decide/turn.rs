@@ -113,6 +113,7 @@ impl<'a> Turn<'a> {
     /// The one way to a new incarnation; closed while draining.
     pub(super) fn spawn(&mut self) {
         if self.child.draining {
+            self.child.desired = Desired::Down;
             return self.down(DownReason::ShutDown);
         }
         let inc = self.child.inc + 1;
@@ -187,9 +188,9 @@ impl<'a> Turn<'a> {
 
     /// Sends KILL and waits for proof.
     pub(super) fn kill(&mut self) {
-        self.note_killed();
         self.publish(NoticeKind::Killing);
         self.push(Effect::Kill);
+        self.note_killed();
     }
 
     /// KILL is on its way, by our own hand or the undertaker's: proof of death is due.
