@@ -87,11 +87,27 @@ impl Drop for Folder {
 }
 
 async fn with_socket(clock: &Arc<SimClock>, plan: LaunchPlan, tree: Tree, name: &str) -> Notified {
+    said_before(clock, plan, tree, name, None).await
+}
+
+/// As a backend does it: the credentials are asked for when the socket is bound, before anybody can speak.
+async fn said_before(
+    clock: &Arc<SimClock>,
+    plan: LaunchPlan,
+    tree: Tree,
+    name: &str,
+    early: Option<&str>,
+) -> Notified {
     let dir = std::env::temp_dir().join(format!("lair-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let dir = Folder(dir);
     let path = dir.0.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
+    rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+    if let Some(text) = early {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(text.as_bytes(), &path).unwrap();
+    }
     let world = World::new(clock.clone()).await;
     let mut handle = FakeHandle::new([]);
     handle.tree = tree;
@@ -127,6 +143,15 @@ async fn the_tree_is_believed_when_it_says_ready_and_stopping() {
     let lost = [ChildEvent::BecameReady, ChildEvent::LostReadiness];
     eventually("stopping", || world.events() == lost).await;
     assert!(world.reason().contains("STOPPING=1"));
+}
+
+#[tokio::test]
+async fn what_was_said_before_anybody_listened_is_heard() {
+    let clock = SimClock::new();
+    let early = Some("READY=1");
+    let module = said_before(&clock, ready_when_told(), ourselves(), "early", early).await;
+    let world = &module.world;
+    eventually("ready", || world.events() == [ChildEvent::BecameReady]).await;
 }
 
 #[tokio::test]
