@@ -108,6 +108,7 @@ impl Keeper {
                 self.door.close();
                 return Ok(());
             }
+            self.end_turn();
             self.turn()?;
         }
     }
