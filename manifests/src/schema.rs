@@ -3,7 +3,7 @@
 //! Owns: their titles. Promises: made of the types that are read, and equal to `manifests/schema/*.json`. Never: is used
 //! for validation here; reading validates.
 
-use crate::config::RuntimeKeys;
+use crate::config::RuntimeConfig;
 use crate::module::ModuleManifest;
 use crate::stack::Group;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
@@ -45,7 +45,7 @@ pub fn manifest() -> Value {
 #[must_use]
 pub fn config() -> Value {
     let mut generator = generator();
-    let runtime = generator.subschema_for::<RuntimeKeys>();
+    let runtime = generator.subschema_for::<RuntimeConfig>();
     let definitions = generator.take_definitions(true);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
