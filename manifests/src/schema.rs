@@ -10,9 +10,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 fn generator() -> SchemaGenerator {
-    SchemaSettings::draft2020_12()
-        .for_serialize()
-        .into_generator()
+    SchemaSettings::draft2020_12().into_generator()
 }
 
 /// Of a file with one module or a stack.
