@@ -6,7 +6,8 @@
 use crate::decode::{Sink, View};
 use crate::health::PortRef;
 use crate::problem::ProblemKind;
-use crate::runtime::{Backoff, Runtime};
+use crate::restart::Backoff;
+use crate::runtime::Runtime;
 use crate::text::Reference;
 use crate::words::{EnvName, ModeWord};
 

@@ -5,10 +5,9 @@
 //! handed in.
 
 use crate::config::{Policy, RuntimeConfig};
-use crate::facts::{GpuFacts, HostFacts, ProgramFacts};
+use crate::facts::{HostFacts, ProgramFacts};
 use crate::launch::Mode;
 use crate::module::ModuleManifest;
-use crate::resources::Gpu;
 use crate::runtime::{Container, Engine};
 use crate::trust::TrustDecision;
 use crate::words::ModeWord;
@@ -133,7 +132,7 @@ pub fn select(
         }
     }
     let usable = |v: &&Verdict| v.against.is_empty();
-    let usual = config.default_mode();
+    let usual = config.mode_by_default();
     let by_default = verdicts
         .iter()
         .filter(usable)
@@ -326,7 +325,7 @@ impl Judge<'_> {
     }
 
     fn container(&self, out: &mut dyn FnMut(&'static str, &'static str, String)) {
-        if !self.config.docker_enabled && !self.config.podman_enabled() {
+        if !self.config.docker_enabled && !self.config.podman() {
             out(
                 "config",
                 "docker_enabled",
@@ -348,7 +347,7 @@ impl Judge<'_> {
         let wanted =
             |name: &str| container.engine == Engine::Auto || container.engine.as_str() == name;
         let enabled = |name: &str| match name {
-            "podman" => self.config.podman_enabled(),
+            "podman" => self.config.podman(),
             _ => self.config.docker_enabled,
         };
         let mut why = "no container engine is at hand".to_owned();
@@ -374,48 +373,9 @@ impl Judge<'_> {
             .gpu
             .as_ref()
             .filter(|gpu| gpu.required)
-            && let Err(why) = gpus(ask, &self.host.gpus)
+            && let Err(why) = self.host.gpus.choose(ask)
         {
             out("host", "gpu", why);
         }
     }
-}
-
-/// The GPUs that a module gets by its demand: those it names, or the first that have the memory.
-///
-/// # Errors
-/// What is missing.
-pub fn gpus(ask: &Gpu, facts: &GpuFacts) -> Result<Vec<String>, String> {
-    let present = match facts {
-        GpuFacts::Unavailable(why) => {
-            return Err(format!("a GPU is required, and none can be seen: {why}"));
-        }
-        GpuFacts::Present(present) => present,
-    };
-    let need = ask.vram.map_or(0, |v| v.get());
-    let fits = |gpu: &&crate::facts::Gpu| gpu.memory_free.unwrap_or(gpu.memory_total) >= need;
-    if let Some(devices) = &ask.devices {
-        let mut chosen = Vec::with_capacity(devices.len());
-        for word in devices {
-            let gpu = present.iter().find(|gpu| gpu.is(word.as_str()));
-            let gpu = gpu.ok_or_else(|| format!("GPU {word} is required, and not here"))?;
-            if !fits(&gpu) {
-                return Err(format!("GPU {word} has too little free memory"));
-            }
-            chosen.push(gpu.uuid.clone());
-        }
-        return Ok(chosen);
-    }
-    let fitting: Vec<String> = present
-        .iter()
-        .filter(fits)
-        .map(|gpu| gpu.uuid.clone())
-        .collect();
-    if fitting.len() < ask.wanted() {
-        let (wanted, total, have) = (ask.wanted(), present.len(), fitting.len());
-        return Err(format!(
-            "{wanted} GPU wanted; {total} here, {have} of them with enough free memory"
-        ));
-    }
-    Ok(fitting.into_iter().take(ask.wanted()).collect())
 }

@@ -3,7 +3,8 @@
 //! Owns: the rule. Promises: decides from facts alone; every refusal is a sentence with a next step. Never: opens a
 //! file; see [`crate::source::read_manifest`] for the facts.
 
-use crate::decode::{Sink, View, record};
+use crate::decode::{Sink, View};
+use crate::record::record;
 use crate::words::{AbsolutePath, Line, ModuleId};
 use std::path::{Path, PathBuf};
 
