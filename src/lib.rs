@@ -1,2 +1,4 @@
 //! lair, the Local AI Runtime, as a library.
+pub mod bridge;
 pub mod handle;
+pub mod signals;

@@ -1,0 +1,5 @@
+//! `logs.*`.
+
+use super::Registry;
+
+pub(super) fn register(_all: &mut Registry) {}
