@@ -3,15 +3,26 @@
 //! Owns: nothing; it is a cheap clone of senders and published state. Promises: every call gets exactly one answer,
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
-use lair_actors::events::Batch;
+use crate::folders::Folders;
+use lair_actors::clock::Clock;
+use lair_actors::events::{Batch, EventLog, KEPT};
+use lair_actors::facts::Sampler;
 use lair_actors::fault::Fault;
-use lair_actors::messages::{Answer, DrainReport, Loaded};
-use lair_actors::status::ModuleStatus;
-use lair_manifests::launch::Mode;
-use lair_supervision::{Origin, Seq};
+use lair_actors::files::last_run;
+use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
+use lair_actors::pump::Pump;
+use lair_actors::status::{ModuleStatus, Renderer};
+use lair_actors::view::{Board, HealthWord, View};
+use lair_manifests::config::RuntimeConfig;
+use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_supervision::status::Lifecycle;
+use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
+use ractor::{ActorRef, RpcReplyPort};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -75,112 +86,551 @@ pub enum WaitFor {
     Exited,
 }
 
-/// A running lair. Cheap to clone.
+/// A running lair. Cheap to clone. When the last clone and its [`Runtime`](crate::Runtime) are gone, the tree ends and
+/// its modules with it.
 #[derive(Clone)]
 pub struct RuntimeHandle {
-    inner: std::sync::Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
-struct Inner {}
+pub(crate) struct Inner {
+    pub root: OnceLock<ActorRef<RootMsg>>,
+    pub board: Arc<Board>,
+    pub events: Arc<EventLog>,
+    pub sampler: Arc<Sampler>,
+    pub pump: Arc<OnceLock<Pump>>,
+    pub clock: Arc<dyn Clock>,
+    pub config: RuntimeConfig,
+    pub folders: Folders,
+    pub foreground: bool,
+    pub keeper_pid: Option<i32>,
+}
 
-#[allow(
-    unused_variables,
-    clippy::todo,
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::unused_async
-)]
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Owners die with the root, and with each of them its grip, which ends the child.
+        if let Some(root) = self.root.get() {
+            root.kill();
+        }
+    }
+}
+
+/// How long the root may take to answer. It never waits for anything, so this is a fault of lair or of the machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 impl RuntimeHandle {
-    /// Loads every module of a manifest or stack; all or nothing.
+    pub(crate) fn new(inner: Inner) -> Self {
+        RuntimeHandle {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// The root actor, for hosts that link or monitor it.
+    #[must_use]
+    pub fn root(&self) -> Option<&ActorRef<RootMsg>> {
+        self.inner.root.get()
+    }
+
+    /// Loads every module of a manifest or stack; nothing is loaded if one of them can't be.
+    ///
+    /// # Errors
+    /// `invalid_manifest` with every problem, `mode_unavailable` or `untrusted` with every mismatch, `still_up`,
+    /// `draining`, `too_many_modules`.
     pub async fn load(
         &self,
         source: ManifestSource,
         options: LoadOptions,
         origin: Origin,
     ) -> Result<Vec<(String, Loaded)>, Refused> {
-        todo!()
+        let plans = crate::prepare::prepare(&self.inner, source, &options)?;
+        self.load_plans(plans, origin).await
     }
+
+    /// Loads plans that were made elsewhere: for hosts without manifests, and for tests.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::load`], from `still_up` on.
+    pub async fn load_plans(
+        &self,
+        plans: Vec<LaunchPlan>,
+        origin: Origin,
+    ) -> Result<Vec<(String, Loaded)>, Refused> {
+        for plan in &plans {
+            self.check_replaceable(plan)?;
+        }
+        let mut loaded = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let name = plan.spec.id.to_string();
+            let base = last_run(&self.inner.folders.logs, &name).map_err(|e| {
+                Refused::new(
+                    "log_folder",
+                    format!("cannot read the log folder of `{name}`: {e}"),
+                )
+            })?;
+            let plan = Arc::new(plan);
+            let origin = origin.clone();
+            let answer = self
+                .call(|reply| RootMsg::Load {
+                    plan,
+                    base,
+                    origin,
+                    reply,
+                })
+                .await?;
+            loaded.push((name.clone(), answer.map_err(|why| denied(why, &name))?));
+        }
+        Ok(loaded)
+    }
+
+    fn check_replaceable(&self, plan: &LaunchPlan) -> Result<(), Refused> {
+        let name = plan.spec.id.as_str();
+        match self.inner.board.get(name) {
+            Some(view) if !view.child.is_down() && !view.plan.same_as(plan) => {
+                Err(denied(DeniedReason::StillUp, name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a module that is down.
+    ///
+    /// # Errors
+    /// `unknown_module`, `still_up`.
     pub async fn unload(&self, name: &str, origin: Origin) -> Result<(), Refused> {
-        todo!()
+        let id = ChildId::new(name);
+        self.inner.sampler.forget(&id);
+        self.call(|reply| RootMsg::Unload { id, origin, reply })
+            .await?
+            .map_err(|why| denied(why, name))
     }
+
+    /// Makes it run. Running already is fine.
+    ///
+    /// # Errors
+    /// `unknown_module`, `draining`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
-        todo!()
+        self.ask(name, ChildEvent::StartRequested, origin).await
     }
+
+    /// Makes it stop, within `grace` if given. Stopped already is fine.
+    ///
+    /// # Errors
+    /// `unknown_module`.
     pub async fn stop(
         &self,
         name: &str,
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
-        todo!()
+        self.ask(name, ChildEvent::StopRequested { grace }, origin)
+            .await
     }
+
+    /// Stops it if it runs, and starts it.
+    ///
+    /// # Errors
+    /// `unknown_module`, `draining`.
     pub async fn restart(
         &self,
         name: &str,
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
-        todo!()
+        self.ask(name, ChildEvent::RestartRequested { grace }, origin)
+            .await
     }
+
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.
+    ///
+    /// # Errors
+    /// `unknown_module`, `not_running`.
     pub async fn kill(
         &self,
         name: &str,
         signal: Option<i32>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
-        todo!()
+        let Some(signal) = signal else {
+            return self.ask(name, ChildEvent::KillRequested, origin).await;
+        };
+        let view = self.view(name)?;
+        let Some(handle) = &view.handle else {
+            return Err(
+                Refused::new("not_running", format!("`{name}` does not run"))
+                    .help("`lair start` it first; `lair status` shows its state"),
+            );
+        };
+        handle.signal(signal, lair_supervision::Scope::Leader);
+        let admission = Admission::Accepted {
+            inc: view.child.inc,
+        };
+        Ok(Answer {
+            admission,
+            seq: self.inner.events.newest(),
+        })
     }
+
+    /// One module's status.
+    ///
+    /// # Errors
+    /// `unknown_module`.
     pub fn status(&self, name: &str) -> Result<ModuleStatus, Refused> {
-        todo!()
+        Ok(self.render(&*self.view(name)?))
     }
+
     /// All modules in name order, and the newest event number they reflect at least.
+    #[must_use]
     pub fn list(&self) -> (Seq, Vec<ModuleStatus>) {
-        todo!()
+        let seq = self.inner.events.newest();
+        (
+            seq,
+            self.inner
+                .board
+                .all()
+                .iter()
+                .map(|v| self.render(v))
+                .collect(),
+        )
     }
+
     /// The mode's explanation, one line a step.
+    ///
+    /// # Errors
+    /// `unknown_module`.
     pub fn explain(&self, name: &str) -> Result<Vec<String>, Refused> {
-        todo!()
+        Ok(self.view(name)?.plan.explanation.clone())
     }
-    /// Level-triggered; `Err` with code `timeout` when the time is over, `failed` when it can no longer happen.
+
+    /// Waits until it is so; at once if it is.
+    ///
+    /// # Errors
+    /// `timeout` when the time is over, `failed` when it can no longer happen by itself, `unknown_module`.
     pub async fn wait(
         &self,
         name: &str,
         what: WaitFor,
         timeout: Option<Duration>,
     ) -> Result<ModuleStatus, Refused> {
-        todo!()
+        let run = self.view(name)?.child.inc;
+        let waiting = self.wait_for(name, what, run);
+        match timeout {
+            None => waiting.await,
+            Some(limit) => tokio::time::timeout(limit, waiting)
+                .await
+                .unwrap_or_else(|_| {
+                    let state = self.status(name).map(|s| s.state).unwrap_or_default();
+                    Err(Refused::new(
+                        "timeout",
+                        format!(
+                            "`{name}` is {state} after {limit:?}, not yet {}",
+                            what.word()
+                        ),
+                    )
+                    .help("`lair status NAME` shows what it is doing; wait longer with --timeout"))
+                }),
+        }
     }
+
+    async fn wait_for(&self, name: &str, what: WaitFor, run: u64) -> Result<ModuleStatus, Refused> {
+        let mut newest = self.inner.events.subscribe();
+        loop {
+            newest.mark_unchanged();
+            let view = self.view(name)?;
+            match what.verdict(&view, run) {
+                Some(true) => return Ok(self.render(&view)),
+                Some(false) => {
+                    let status = self.render(&view);
+                    let why = status
+                        .reason
+                        .as_ref()
+                        .map(|r| format!(": {}", r.message))
+                        .unwrap_or_default();
+                    let message = format!(
+                        "`{name}` is {}{why}; it will not become {} by itself",
+                        status.state,
+                        what.word()
+                    );
+                    return Err(Refused::new("failed", message)
+                        .help("see `lair logs NAME` and `lair status NAME`"));
+                }
+                None => {}
+            }
+            if newest.changed().await.is_err() {
+                return Err(Refused::new("internal", "the runtime has ended".into()));
+            }
+        }
+    }
+
     /// Kept events after number `after`.
+    #[must_use]
     pub fn events(&self, after: Seq, max: usize) -> Batch {
-        todo!()
+        self.inner.events.read(after, max)
     }
+
     /// Wakes when there are newer events.
+    #[must_use]
     pub fn newest_event(&self) -> watch::Receiver<Seq> {
-        todo!()
+        self.inner.events.subscribe()
     }
-    pub async fn inject(&self, fault: Fault, label: &str, origin: Origin) -> Result<Seq, Refused> {
-        todo!()
+
+    /// Does something bad on purpose, if the gate is open. What comes of it is marked with `label`.
+    ///
+    /// # Errors
+    /// `injection_disabled`, `unknown_module`.
+    pub async fn inject(&self, fault: Fault, label: &str, _origin: Origin) -> Result<Seq, Refused> {
+        let label = label.to_owned();
+        self.call(|reply| RootMsg::Inject {
+            fault,
+            label,
+            reply,
+        })
+        .await?
+        .map_err(|why| denied(why, "the module"))
     }
+
+    /// Stops everything; new starts are refused from now on.
+    ///
+    /// # Errors
+    /// `internal` when the root is gone.
     pub async fn drain(&self, within: Duration, origin: Origin) -> Result<DrainReport, Refused> {
-        todo!()
+        let root = self.root_ref()?;
+        let answer = root
+            .call(
+                |reply| RootMsg::Drain {
+                    within,
+                    origin,
+                    reply,
+                },
+                None,
+            )
+            .await;
+        match answer {
+            Ok(ractor::rpc::CallResult::Success(report)) => Ok(report),
+            _ => Err(root_gone()),
+        }
     }
+
     /// Skips the rest of the grace in a drain under way.
-    pub fn drain_now(&self) {}
-    /// Version, paths, limits, counters: what `runtime.info` shows.
+    pub fn drain_now(&self) {
+        if let Ok(root) = self.root_ref() {
+            let _ = root.cast(RootMsg::DrainNow);
+        }
+    }
+
+    /// Version, paths and counters: what `runtime.info` shows.
+    #[must_use]
     pub fn info(&self) -> serde_json::Value {
-        todo!()
+        let i = &self.inner;
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "keeper_pid": i.keeper_pid,
+            "uptime_ms": u64::try_from(i.clock.now().0.as_millis()).unwrap_or(u64::MAX),
+            "modules": i.board.all().len(),
+            "newest_event": i.events.newest().0,
+            "state_dir": i.folders.state,
+            "log_dir": i.folders.logs,
+            "run_dir": i.folders.run,
+            "limits": { "modules": lair_actors::root::MAX_MODULES, "events_kept": KEPT,
+                        "starts_in_flight": lair_actors::backend::native::STARTS_IN_FLIGHT },
+        })
     }
-    /// What the host offers and lacks: what `doctor` shows (blocking reads of /proc, call off the hot path).
+
+    /// What the host offers and lacks (blocking reads of /proc; call it off the hot path).
+    #[must_use]
     pub fn doctor(&self) -> serde_json::Value {
-        todo!()
+        crate::doctor::examine(&self.inner)
     }
+
     /// The folder of all log files; read them with `lair_actors::files::read`.
-    pub fn log_dir(&self) -> &std::path::Path {
-        todo!()
+    #[must_use]
+    pub fn log_dir(&self) -> &Path {
+        &self.inner.folders.logs
     }
-    /// The wall clock of an event or status as RFC 3339 UTC with milliseconds.
+
+    /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
+    #[must_use]
     pub fn rfc3339(wall_ms: u64) -> String {
-        todo!()
+        lair_actors::status::rfc3339(wall_ms)
+    }
+
+    /// One module's published snapshot.
+    ///
+    /// # Errors
+    /// `unknown_module`.
+    pub fn view(&self, name: &str) -> Result<Arc<View>, Refused> {
+        self.inner
+            .board
+            .get(name)
+            .ok_or_else(|| denied(DeniedReason::UnknownModule, name))
+    }
+
+    /// Ends the root and the pump; everything is down already.
+    pub(crate) async fn stop_root(&self) {
+        if let Some(root) = self.inner.root.get() {
+            let _ = root.stop_and_wait(None, Some(ANSWER_WITHIN)).await;
+        }
+        if let Some(pump) = self.inner.pump.get().cloned() {
+            let _ = tokio::task::spawn_blocking(move || pump.stop()).await;
+        }
+    }
+
+    fn render(&self, view: &View) -> ModuleStatus {
+        let i = &self.inner;
+        Renderer {
+            clock: &*i.clock,
+            sampler: &i.sampler,
+            log_dir: &i.folders.logs,
+        }
+        .status(view)
+    }
+
+    async fn ask(&self, name: &str, event: ChildEvent, origin: Origin) -> Result<Answer, Refused> {
+        let id = ChildId::new(name);
+        let answer = self
+            .call(|reply| RootMsg::Ask {
+                id,
+                event,
+                origin,
+                reply,
+            })
+            .await?;
+        match answer.admission {
+            Admission::Denied(why) => Err(denied(why, name)),
+            Admission::Accepted { .. }
+            | Admission::AlreadySatisfied { .. }
+            | Admission::Deferred { .. } => Ok(answer),
+        }
+    }
+
+    fn root_ref(&self) -> Result<&ActorRef<RootMsg>, Refused> {
+        self.inner.root.get().ok_or_else(root_gone)
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<T>) -> RootMsg,
+    ) -> Result<T, Refused> {
+        match self.root_ref()?.call(message, Some(ANSWER_WITHIN)).await {
+            Ok(ractor::rpc::CallResult::Success(answer)) => Ok(answer),
+            Ok(ractor::rpc::CallResult::Timeout) => Err(Refused::new(
+                "busy",
+                format!("the root did not answer within {ANSWER_WITHIN:?}"),
+            )),
+            Ok(ractor::rpc::CallResult::SenderError) | Err(_) => Err(root_gone()),
+        }
+    }
+}
+
+impl WaitFor {
+    /// The word of the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            WaitFor::Healthy => "healthy",
+            WaitFor::Ready => "ready",
+            WaitFor::Stopped => "stopped",
+            WaitFor::Exited => "exited",
+        }
+    }
+
+    /// Is it so? `Some(false)`: it can't become so by itself.
+    fn verdict(self, view: &View, run: u64) -> Option<bool> {
+        let down = view.child.is_down();
+        let up_and = |yes: bool| {
+            if yes {
+                Some(true)
+            } else {
+                down.then_some(false)
+            }
+        };
+        match self {
+            WaitFor::Healthy => up_and(!down && view.health.state == HealthWord::Healthy),
+            WaitFor::Ready => up_and(Lifecycle::of(&view.child).ready),
+            WaitFor::Stopped => down.then_some(true),
+            WaitFor::Exited => {
+                let ended = view.child.inc > run
+                    || view.child.last_exit.as_ref().is_some_and(|e| e.inc >= run);
+                (ended || down).then_some(true)
+            }
+        }
+    }
+}
+
+impl Refused {
+    /// A refusal without help or evidence.
+    #[must_use]
+    pub fn new(code: &'static str, message: String) -> Self {
+        Refused {
+            code,
+            message,
+            help: None,
+            data: serde_json::Value::Null,
+        }
+    }
+
+    /// With what to do now.
+    #[must_use]
+    pub fn help(mut self, help: &str) -> Self {
+        self.help = Some(help.to_owned());
+        self
+    }
+
+    /// With evidence.
+    #[must_use]
+    pub fn with(mut self, data: serde_json::Value) -> Self {
+        self.data = data;
+        self
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn root_gone() -> Refused {
+    Refused::new("internal", "the root actor is gone".into())
+        .help("the runtime has ended; start it again")
+}
+
+fn denied(why: DeniedReason, name: &str) -> Refused {
+    match why {
+        DeniedReason::UnknownModule => {
+            Refused::new("unknown_module", format!("no module `{name}` is loaded"))
+                .help("`lair ps -a` lists what is loaded; `lair load FILE` loads it")
+        }
+        DeniedReason::AlreadyLoaded => Refused::new(
+            "already_loaded",
+            format!("a module `{name}` is loaded already"),
+        )
+        .help("unload it first, or give it another name"),
+        DeniedReason::StillUp => Refused::new("still_up", format!("`{name}` is not down"))
+            .help("stop it first: `lair stop NAME --wait`"),
+        DeniedReason::Draining => Refused::new("draining", "the runtime is shutting down".into())
+            .help("start lair again, then repeat the request"),
+        DeniedReason::Busy => {
+            Refused::new("busy", "the runtime has as many modules as it takes".into())
+                .help("unload modules that are not needed")
+        }
+        DeniedReason::InjectionDisabled => Refused::new(
+            "injection_disabled",
+            "the fault gate is closed".into(),
+        )
+        .help(
+            "start lair with --allow-faults, or set `runtime.faults: true`, on a machine for tests",
+        ),
+        DeniedReason::NotPermitted => Refused::new(
+            "mode_unavailable",
+            format!("no backend here can run `{name}`"),
+        )
+        .help("`lair explain NAME` shows why each mode is not available"),
     }
 }

@@ -1,7 +1,13 @@
 //! What the actors say to each other. Owned data only; no log byte, no channel of bytes.
 
-use crate::backend::{ChildExit, ChildHandle, ReadySource, Started, Streams};
+#![allow(
+    missing_docs,
+    reason = "fields are explained by the sentence of their message"
+)]
+
+use crate::backend::{ChildExit, ChildHandle, ReadySource, Started};
 use crate::fault::Fault;
+use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus, Origin,
@@ -112,11 +118,7 @@ pub struct DrainReport {
 /// What happened to one incarnation, told to the root. `Spawned` comes before `Exited`.
 pub enum ModuleReport {
     /// It runs.
-    Spawned {
-        identity: ChildIdentity,
-        handle: Arc<dyn ChildHandle>,
-        ready: Option<ReadySource>,
-    },
+    Spawned(Box<Spawned>),
     /// It could not be started; nothing is left.
     SpawnFailed { fault: StartFault },
     /// It ended; its output is in the files.
@@ -124,6 +126,18 @@ pub enum ModuleReport {
         status: ExitStatus,
         evidence: ExitEvidence,
     },
+}
+
+/// A child that runs, as its owner reports it.
+pub struct Spawned {
+    /// Who it is.
+    pub identity: ChildIdentity,
+    /// The grip on it.
+    pub handle: Arc<dyn ChildHandle>,
+    /// Where it says that it is ready, where the launch has that.
+    pub ready: Option<ReadySource>,
+    /// Counters of its log; `None` if its streams could not be taken.
+    pub log: Option<Arc<StreamStats>>,
 }
 
 /// What the health actor found.
@@ -160,30 +174,17 @@ pub enum ModuleMsg {
     Crash(String),
 }
 
-/// Asked of the owner of all log files.
+/// Asked of the keeper of log files. Streams never pass through here: a module's owner hands them to the pump itself,
+/// so that no descriptor is lost with a mailbox.
 pub enum LogMsg {
-    /// Take a run's streams over.
-    Attach {
-        id: ChildId,
-        inc: u64,
-        plan: Arc<LaunchPlan>,
-        streams: Streams,
-    },
     /// Write lair's own remark into a run's log.
     Remark { id: ChildId, inc: u64, text: String },
-    /// Read a run's streams to their end, but no longer than `within`; then tell the module's owner.
-    Drain {
-        id: ChildId,
-        inc: u64,
-        within: Duration,
-        to: ractor::ActorRef<ModuleMsg>,
-    },
     /// The run is over and its remark written: close its files.
-    Close { id: ChildId, inc: u64 },
+    Close { id: ChildId, inc: u64, failed: bool },
     /// Begin a new segment.
-    Rotate { id: ChildId },
+    Rotate { id: ChildId, inc: u64 },
     /// Test seam: panic in the actor, or in the pump.
-    Crash { pump: bool },
+    Crash { pump: bool, label: String },
 }
 
 /// Asked of the prober of everything.

@@ -23,6 +23,18 @@ pub enum HealthWord {
     Unknown,
 }
 
+impl HealthWord {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HealthWord::Healthy => "healthy",
+            HealthWord::Unhealthy => "unhealthy",
+            HealthWord::Unknown => "unknown",
+        }
+    }
+}
+
 /// A health verdict with its evidence.
 #[derive(Clone, Debug, Default)]
 pub struct HealthView {

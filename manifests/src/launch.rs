@@ -60,8 +60,16 @@ pub struct LaunchPlan {
     pub digest: String,
 }
 
+impl LaunchPlan {
+    /// Whether the other plan asks for the same in every respect.
+    #[must_use]
+    pub fn same_as(&self, other: &LaunchPlan) -> bool {
+        self.digest == other.digest && self.mode == other.mode && self.launch == other.launch
+    }
+}
+
 /// The mechanics of one mode.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Launch {
     /// A process.
@@ -71,7 +79,7 @@ pub enum Launch {
 }
 
 /// A process to start.
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct NativeLaunch {
     /// Program (searched in PATH of `env` if it holds no slash) and arguments.
     pub argv: Vec<String>,
@@ -89,7 +97,7 @@ pub struct NativeLaunch {
 }
 
 /// A container to create. Filled by the container backends' issue.
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct ContainerLaunch {
     /// Image reference.
     pub image: String,
@@ -242,6 +250,32 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Open descriptors (RLIMIT_NOFILE).
     pub nofile: Option<u64>,
+    /// GPUs that were chosen for it.
+    pub gpu: Option<GpuLimit>,
+    /// What a native module may reach; `None`: all that its user may.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// GPUs that were chosen for a module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GpuLimit {
+    /// Their UUIDs; empty if it only wished for some and there are none.
+    pub uuids: Vec<String>,
+    /// Bytes of memory it asks for on each.
+    pub vram: Option<u64>,
+    /// Refuse to start without them.
+    pub required: bool,
+}
+
+/// What a native module may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sandbox {
+    /// It sees no network.
+    pub no_network: bool,
+    /// Absolute paths it may read and execute; `None`: no rule for files.
+    pub read: Option<Vec<PathBuf>>,
+    /// Absolute paths it may also write; `None`: no rule for files.
+    pub write: Option<Vec<PathBuf>>,
 }
 
 fn names_only<S: serde::Serializer>(

@@ -2,6 +2,45 @@
 //!
 //! Owns: the shapes that people write ([`launch`] is what becomes of them). Promises: every mistake is reported at
 //! once, with its position and a next step; the same input gives the same choice. Never: touches a process.
+//!
+//! ```text
+//! file ─source→ Source ─parse→ Stack{ModuleManifest} ─selection(facts, policy, config, preference, trust)→ Selected ─plan→ LaunchPlan
+//! ```
 #![forbid(unsafe_code)]
 
+mod check;
+pub mod config;
+mod decode;
+pub mod facts;
+pub mod health;
 pub mod launch;
+pub mod module;
+pub mod parse;
+pub mod plan;
+pub mod problem;
+pub mod resources;
+pub mod runtime;
+pub mod schema;
+pub mod selection;
+pub mod source;
+pub mod stack;
+pub mod text;
+mod texts;
+mod tree;
+pub mod trust;
+pub mod units;
+pub mod words;
+
+pub use config::{Dirs, Policy, RuntimeConfig};
+pub use facts::{EngineFacts, GpuFacts, HostFacts, ProgramFacts};
+pub use launch::{Launch, LaunchPlan, Mode};
+pub use module::ModuleManifest;
+pub use parse::{parse_config, parse_module, parse_stack};
+pub use plan::{PlanContext, plan};
+pub use problem::{Problem, ProblemKind};
+pub use selection::{Mismatch, Refusal, Selected, Step, select};
+pub use source::{Source, read_manifest};
+pub use stack::Stack;
+pub use tree::Pos;
+pub use trust::{TrustDecision, TrustScope};
+pub use words::ModuleId;

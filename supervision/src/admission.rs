@@ -1,5 +1,6 @@
 //! Whether a request is accepted, already satisfied, or denied: the closed set of answers (OTP's idea).
 
+use crate::child::Child;
 use serde::{Deserialize, Serialize};
 
 /// What may be asked of a child.
@@ -59,4 +60,35 @@ pub enum DeniedReason {
     InjectionDisabled,
     /// The peer may not.
     NotPermitted,
+}
+
+/// Whether a child may be forgotten: only when nothing runs and nothing is pending.
+///
+/// # Errors
+/// `StillUp` otherwise.
+pub fn unload(child: &Child) -> Result<(), DeniedReason> {
+    if child.is_down() {
+        Ok(())
+    } else {
+        Err(DeniedReason::StillUp)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::child::{DownReason, Phase};
+    use crate::time::Uptime;
+
+    #[test]
+    fn only_a_child_that_is_down_can_be_unloaded() {
+        let mut child = Child::loaded(0);
+        assert_eq!(unload(&child), Ok(()));
+        child.phase = Phase::Waiting {
+            until: Uptime::ZERO,
+            attempt: 1,
+            after: Box::new(DownReason::NeverStarted),
+        };
+        assert_eq!(unload(&child), Err(DeniedReason::StillUp));
+    }
 }

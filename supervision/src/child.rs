@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What was asked for, as opposed to what is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
     /// It should run.
@@ -18,7 +18,7 @@ pub enum Desired {
 }
 
 /// Who a running child is, so that no stranger is ever taken for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChildIdentity {
     /// A process of this machine.
@@ -43,7 +43,7 @@ pub enum ChildIdentity {
 }
 
 /// Whether an up child serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Readiness {
     /// Not yet; `deadline` is when patience ends, if it does.
@@ -64,7 +64,7 @@ pub enum Readiness {
 }
 
 /// Whether the child can be observed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sight {
     /// Yes.
@@ -77,7 +77,7 @@ pub enum Sight {
 }
 
 /// Why a child is being stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopCause {
     /// Somebody asked.
@@ -97,7 +97,7 @@ pub enum StopCause {
 }
 
 /// Why a child is down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DownReason {
     /// Loaded, not yet started.
@@ -132,7 +132,7 @@ pub enum DownReason {
 }
 
 /// One life: how and when it ended, for status and history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LastExit {
     /// Which incarnation.
     pub inc: u64,
@@ -147,7 +147,7 @@ pub struct LastExit {
 }
 
 /// Where a child is in its life.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Not running, nothing pending.
@@ -158,6 +158,8 @@ pub enum Phase {
         since: Uptime,
         /// When patience ends.
         deadline: Uptime,
+        /// `AbortSpawn` was sent; if it comes up all the same, and is still unwanted, it gets this grace.
+        abort: Option<Duration>,
     },
     /// It runs.
     Up {
@@ -180,6 +182,8 @@ pub enum Phase {
         deadline: Uptime,
         /// KILL was sent.
         killed: bool,
+        /// The grace period ran out, which is why KILL was sent.
+        grace_over: bool,
         /// It outlived KILL by the confirmation time.
         stuck: bool,
         /// Who it is, unless the stop came while it was being spawned.
@@ -199,7 +203,7 @@ pub enum Phase {
 }
 
 /// Restarts of the recent past: the input of the verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RestartHistory {
     /// When each counted restart was decided, oldest first; bounded by `intensity.max + 1`.
     pub at: VecDeque<Uptime>,
@@ -210,7 +214,7 @@ pub struct RestartHistory {
 }
 
 /// Everything known about one child.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Child {
     /// Number of the current or last incarnation; 0 if it never started. The first is `base + 1`.
     pub inc: u64,
@@ -222,9 +226,10 @@ pub struct Child {
     pub history: RestartHistory,
     /// How the last life ended.
     pub last_exit: Option<LastExit>,
-    /// Has a startup or readiness question ever been answered yes in this incarnation?
+    /// Has it ever served in this incarnation? Without a startup or readiness question it serves once it runs.
     pub was_ready: bool,
-    /// The runtime is shutting down: no row leads back to `Spawning`.
+    /// The runtime is shutting down: no row leads back to `Spawning`. An ordered shutdown sets it for all children
+    /// at once, before the first of them is asked to stop.
     pub draining: bool,
     /// Reports of other incarnations that were ignored.
     pub stale: u64,

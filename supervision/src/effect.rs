@@ -36,7 +36,7 @@ pub enum Scope {
     All,
 }
 
-/// One thing to do. The incarnation it is meant for is the decision's (`Decision::child.inc`), except where stated.
+/// One thing to do. Which incarnation it is meant for: see `Decision::addressed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
@@ -64,6 +64,8 @@ pub enum Effect {
     Watch,
     /// Stop probing; nothing of this incarnation is reported any more.
     Unwatch,
+    /// Ask the backend whether a child out of sight is there; the answer is a report, or silence.
+    LookAgain,
     /// Take over the streams of an adopted child.
     AttachLogs,
     /// Arm a timer; an armed one of the same kind is replaced.

@@ -38,7 +38,7 @@ pub enum ExitStatus {
 }
 
 /// Yes, no, or nobody could tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tri {
     /// Seen.
@@ -51,7 +51,7 @@ pub enum Tri {
 }
 
 /// Why an exit status is believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ExitEvidence {
     /// Did the kernel's OOM killer do it?
     pub oom: Tri,
@@ -92,7 +92,7 @@ pub enum StartStage {
 }
 
 /// Why a start failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StartFault {
     /// The step.
     pub stage: StartStage,
@@ -105,7 +105,7 @@ pub struct StartFault {
 }
 
 /// What can happen to a child. `inc` (the incarnation) travels beside it: see `decide`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChildEvent {
     /// Someone wants it up.

@@ -7,19 +7,29 @@
 
 pub mod admission;
 pub mod child;
+pub mod decide;
 pub mod effect;
 pub mod event;
 pub mod notice;
+pub mod probe;
+pub mod restart;
+pub mod shutdown;
 pub mod spec;
+pub mod status;
 pub mod time;
 
 pub use admission::{Admission, DeniedReason, Request};
 pub use child::{Child, ChildIdentity, Desired, DownReason, Phase, Readiness, Sight, StopCause};
+pub use decide::{Decision, Ignored, Outcome, decide};
 pub use effect::{Effect, Scope, TimerKind};
 pub use event::{ChildEvent, ExitEvidence, ExitStatus, Origin, StartFault, StartStage, Tri};
 pub use notice::{Notice, NoticeKind, Seq};
+pub use probe::{Health, HealthChange, HealthState, HealthVerdict, ProbeOutcome};
+pub use restart::{Rest, Verdict, verdict};
+pub use shutdown::{ShutdownPlan, Wave};
 pub use spec::{
     Backoff, ChildId, ChildSpec, Intensity, OnLiveness, ProbeKind, ProbeSpec, Probes, RestartType,
     SuccessCodes,
 };
+pub use status::{Exit, Lifecycle, Reason, ReasonCode, State};
 pub use time::Uptime;

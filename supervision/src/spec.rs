@@ -1,5 +1,6 @@
 //! What a child is promised and allowed: the policy half of a manifest, as plain values.
 
+use crate::event::ExitStatus;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,12 @@ impl ChildId {
     #[must_use]
     pub fn new(name: &str) -> Self {
         ChildId(Arc::from(name))
+    }
+
+    /// The name, shared instead of copied.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
     }
 
     /// The name.
@@ -105,6 +112,17 @@ impl Default for Backoff {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SuccessCodes(pub Vec<i32>);
+
+impl SuccessCodes {
+    /// Is this an end with success? A signal and an unknown end never are.
+    #[must_use]
+    pub fn holds(&self, status: ExitStatus) -> bool {
+        match status {
+            ExitStatus::Code(code) => self.0.contains(&code),
+            ExitStatus::Signal(_) | ExitStatus::Unknown => false,
+        }
+    }
+}
 
 impl Default for SuccessCodes {
     fn default() -> Self {

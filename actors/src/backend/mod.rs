@@ -4,6 +4,9 @@
 //! process, a container and a scripted child (`tests/backend_conformance.rs` runs the same stories on all).
 //! Never: decides anything; a backend starts, signals, watches and reports.
 
+pub mod native;
+pub mod sim;
+
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
 use std::future::Future;
@@ -45,6 +48,19 @@ pub enum ReadySource {
     Fd(OwnedFd),
     /// Bound datagram socket whose path the child has as `NOTIFY_SOCKET` (sd_notify(3)).
     Notify(OwnedFd),
+}
+
+impl ReadySource {
+    /// A second descriptor of the same source.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            ReadySource::Fd(fd) => ReadySource::Fd(fd.try_clone()?),
+            ReadySource::Notify(fd) => ReadySource::Notify(fd.try_clone()?),
+        })
+    }
 }
 
 /// Read ends of a child's output, non-blocking. A backend without descriptors of its own feeds pipes.
@@ -123,4 +139,20 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// The stage and the system's error; nothing is left of the attempt.
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>>;
+}
+
+/// Whether a failed system call may succeed when it is tried again later: the machine was busy or out of something.
+#[must_use]
+pub fn is_transient(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EAGAIN
+            | libc::EBUSY
+            | libc::EINTR
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOMEM
+            | libc::ENOSPC
+            | libc::ETXTBSY
+    )
 }

@@ -1,5 +1,22 @@
-//! Placeholder until the pump lands.
+//! The pump: one thread that moves bytes from modules' pipes into their log files.
+//!
+//! Owns the read ends and every open log file of a runtime. Promises that a healthy
+//! disk loses nothing, that a failing one never blocks a module and every lost byte is
+//! counted, and that a panic in its work loses and doubles nothing. Sleeps when nothing
+//! is written. Never puts a log byte in a mailbox and never decides that a module has
+//! ended: the end of a stream is only that.
 
-/// Counters of one run's log.
-#[derive(Debug, Default)]
-pub struct StreamStats;
+mod command;
+mod handle;
+mod job;
+mod run;
+mod service;
+mod stats;
+mod timers;
+mod watch;
+mod worker;
+
+pub use command::{AttachFault, CrashPoint, Drained, PumpEvent, StreamKey, Streams};
+pub use handle::{Pump, PumpOptions};
+pub use stats::StreamStats;
+pub use watch::Matched;

@@ -1,5 +1,11 @@
 //! The status object: one shape for `status`, `list`, events and the library (interface, section 4).
 
+mod render;
+mod words;
+
+pub use render::Renderer;
+pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
+
 use crate::view::HealthWord;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,148 @@
+//! A command in a child's context: its environment, folder and user, in a group of its own below the child's.
+
+use super::{Shared, spec, track};
+use crate::backend::{CommandOutcome, StartOrder};
+use crate::keeper::{EmptyNote, Ending, ExitNote, SpawnedChild, Streams};
+use lair_manifests::launch::{Launch, LaunchPlan};
+use lair_supervision::{ExitStatus, StartFault};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+/// Output of a command that is kept; the rest is read and dropped.
+const KEPT: usize = 64 << 10;
+
+/// After KILL, how long the proof of death may take.
+const VANISH: Duration = Duration::from_secs(5);
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    plan: Arc<LaunchPlan>,
+    group: Option<PathBuf>,
+    argv: Vec<String>,
+    timeout: Duration,
+) -> CommandOutcome {
+    match spawn(&shared, plan, group, argv).await {
+        Ok(child) => finish(&shared, child, timeout).await,
+        Err(fault) => CommandOutcome::CouldNotRun(fault.message),
+    }
+}
+
+async fn spawn(
+    shared: &Shared,
+    plan: Arc<LaunchPlan>,
+    group: Option<PathBuf>,
+    argv: Vec<String>,
+) -> Result<SpawnedChild, StartFault> {
+    let Launch::Native(launch) = &plan.launch else {
+        return Err(super::fault(
+            lair_supervision::StartStage::Create,
+            None,
+            "not a native module".into(),
+        ));
+    };
+    let mut launch = launch.clone();
+    launch.argv = argv;
+    launch.ready_fd = false;
+    let order = StartOrder {
+        id: plan.spec.id.clone(),
+        inc: 0,
+        plan: plan.clone(),
+    };
+    let name = format!("probe-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
+    let mut spec = spec(shared, &launch, &order, &name)?;
+    if let Some(dir) = group
+        .map(|g| g.join(&name))
+        .filter(|dir| std::fs::create_dir(dir).is_ok())
+    {
+        spec.cgroups.extend(track::join(&dir));
+    }
+    shared
+        .keeper
+        .spawn(spec)
+        .await
+        .map_err(|refused| super::spawn_fault(refused, &launch))
+}
+
+async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
+    let SpawnedChild {
+        key,
+        streams,
+        exit,
+        empty,
+        ..
+    } = child;
+    let guard = Ack { shared, key };
+    // The leader's word counts; what it left in the background is ended with it, which also ends the output.
+    let leader = async {
+        let note = tokio::time::timeout(timeout, exit).await;
+        let _ = shared.keeper.kill(key);
+        let _: Result<Result<EmptyNote, _>, _> = tokio::time::timeout(VANISH, empty).await;
+        note
+    };
+    let output = tokio::time::timeout(timeout + VANISH, read(streams));
+    let (note, output) = tokio::join!(leader, output);
+    drop(guard);
+    match note {
+        Ok(note) => {
+            let ending = note
+                .unwrap_or(ExitNote {
+                    ending: Ending::Unknown,
+                    tree_empty: true,
+                })
+                .ending;
+            CommandOutcome::Ended {
+                status: status(ending),
+                output: output.unwrap_or_default(),
+            }
+        }
+        Err(_) => CommandOutcome::TimedOut,
+    }
+}
+
+/// Forgets the command at the keeper also when the caller stops waiting.
+struct Ack<'a> {
+    shared: &'a Shared,
+    key: super::Key,
+}
+
+impl Drop for Ack<'_> {
+    fn drop(&mut self) {
+        let _ = self.shared.keeper.kill(self.key);
+        let _ = self.shared.keeper.ack(self.key);
+    }
+}
+
+fn status(ending: Ending) -> ExitStatus {
+    match ending {
+        Ending::Code(code) => ExitStatus::Code(code),
+        Ending::Signal { signal, .. } => ExitStatus::Signal(signal),
+        Ending::Unknown => ExitStatus::Unknown,
+    }
+}
+
+async fn read(streams: Streams) -> Vec<u8> {
+    let (mut out, err) = tokio::join!(read_one(streams.stdout), read_one(streams.stderr));
+    out.extend(err);
+    out.truncate(KEPT);
+    out
+}
+
+async fn read_one(fd: OwnedFd) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Ok(mut pipe) = Receiver::from_owned_fd(fd) else {
+        return kept;
+    };
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        let room = KEPT.saturating_sub(kept.len()).min(n);
+        kept.extend_from_slice(&buffer[..room]);
+    }
+    kept
+}

@@ -1,0 +1,246 @@
+//! The grip on one process tree, from its start to the proof that it is gone.
+
+use super::{Key, Shared, command};
+use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
+use crate::keeper::{self, EmptyNote, Ending, ExitNote, KeeperClient};
+use lair_manifests::launch::LaunchPlan;
+use lair_supervision::{ExitStatus, Scope, Tri};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// After KILL, how long a tree without its leader may take to vanish before it is named as left over.
+const VANISH: Duration = Duration::from_secs(10);
+
+pub(super) struct Grip {
+    keeper: KeeperClient,
+    key: Key,
+    pid: i32,
+    plan: Arc<LaunchPlan>,
+    group: Option<PathBuf>,
+    notify: Option<PathBuf>,
+    by_us: AtomicI32,
+    released: AtomicBool,
+    exit: watch::Sender<Option<ChildExit>>,
+    // Keeps the tracking folder until the last tree is gone.
+    shared: Arc<Shared>,
+}
+
+impl Grip {
+    pub fn new(
+        keeper: KeeperClient,
+        key: Key,
+        pid: i32,
+        plan: Arc<LaunchPlan>,
+        group: Option<PathBuf>,
+        notify: Option<PathBuf>,
+        shared: Arc<Shared>,
+    ) -> Arc<Self> {
+        Arc::new(Grip {
+            keeper,
+            key,
+            pid,
+            plan,
+            group,
+            notify,
+            by_us: AtomicI32::new(0),
+            released: AtomicBool::new(false),
+            exit: watch::Sender::new(None),
+            shared,
+        })
+    }
+
+    /// Watches for the end on a task that does not hold the grip itself: dropping the grip must be able to end the child.
+    pub fn follow(
+        self: &Arc<Self>,
+        exit: oneshot::Receiver<ExitNote>,
+        empty: oneshot::Receiver<EmptyNote>,
+    ) {
+        let weak = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let note = exit.await.unwrap_or(ExitNote {
+                ending: Ending::Unknown,
+                tree_empty: false,
+            });
+            let Some(grip) = weak.upgrade() else { return };
+            let leftover = if note.tree_empty {
+                Vec::new()
+            } else {
+                grip.clear(empty).await
+            };
+            let leftover = grip.check_ports(leftover);
+            grip.publish(note.ending, leftover);
+        });
+    }
+
+    /// The leader is gone and others of its tree are not: ask them, then end them.
+    async fn clear(&self, mut empty: oneshot::Receiver<EmptyNote>) -> Vec<String> {
+        let _ = self
+            .keeper
+            .signal(self.key, self.plan.spec.stop_signal, keeper::Scope::All);
+        match tokio::time::timeout(self.plan.spec.grace, &mut empty).await {
+            Ok(Ok(EmptyNote)) => return Vec::new(),
+            Ok(Err(_)) => return self.names(),
+            Err(_) => {}
+        }
+        let _ = self.keeper.kill(self.key);
+        match tokio::time::timeout(VANISH, &mut empty).await {
+            Ok(Ok(EmptyNote)) => Vec::new(),
+            Ok(Err(_)) | Err(_) => self.names(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let Some(group) = &self.group else {
+            return Vec::new();
+        };
+        let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        procs
+            .lines()
+            .filter_map(|pid| pid.parse().ok())
+            .map(|pid: i32| format!("pid {pid} {}", comm(pid)))
+            .collect()
+    }
+
+    /// A stop that was asked for is proven only when the declared ports can be taken again.
+    fn check_ports(&self, mut leftover: Vec<String>) -> Vec<String> {
+        if self.by_us.load(Ordering::Relaxed) != 0 {
+            for port in self
+                .plan
+                .ports
+                .iter()
+                .filter(|p| !is_free(&p.address, p.port))
+            {
+                leftover.push(format!(
+                    "port {} ({}) is still in use",
+                    port.port, port.name
+                ));
+            }
+        }
+        leftover
+    }
+
+    fn publish(&self, ending: Ending, leftover: Vec<String>) {
+        let by_us = Some(self.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
+        let (status, core) = match ending {
+            Ending::Code(code) => (ExitStatus::Code(code), Some(false)),
+            Ending::Signal { signal, core } => (ExitStatus::Signal(signal), Some(core)),
+            Ending::Unknown => (ExitStatus::Unknown, None),
+        };
+        // Only KILL can be the OOM killer's, and ours isn't; without a memory cgroup nobody could tell.
+        let oom = match status {
+            ExitStatus::Signal(libc::SIGKILL) if by_us != Some(libc::SIGKILL) => Tri::Unknown,
+            ExitStatus::Unknown => Tri::Unknown,
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => Tri::No,
+        };
+        self.exit.send_replace(Some(ChildExit {
+            status,
+            oom,
+            core,
+            by_us,
+            leftover,
+        }));
+    }
+}
+
+impl ChildHandle for Grip {
+    fn signal(&self, signal: i32, scope: Scope) {
+        self.by_us.store(signal, Ordering::Relaxed);
+        let scope = match scope {
+            Scope::Leader => keeper::Scope::Leader,
+            Scope::Group => keeper::Scope::Group,
+            Scope::All => keeper::Scope::All,
+        };
+        if let Err(e) = self.keeper.signal(self.key, signal, scope) {
+            tracing::debug!(pid = self.pid, signal, error = %e, "signal not sent");
+        }
+    }
+
+    fn kill(&self) {
+        self.by_us.store(libc::SIGKILL, Ordering::Relaxed);
+        if let Err(e) = self.keeper.kill(self.key) {
+            tracing::debug!(pid = self.pid, error = %e, "kill not sent");
+        }
+    }
+
+    fn exit(&self) -> BoxFuture<ChildExit> {
+        let mut exit = self.exit.subscribe();
+        Box::pin(async move {
+            let gone = ChildExit {
+                status: ExitStatus::Unknown,
+                oom: Tri::Unknown,
+                core: None,
+                by_us: None,
+                leftover: Vec::new(),
+            };
+            exit.wait_for(Option::is_some)
+                .await
+                .map(|e| e.clone())
+                .ok()
+                .flatten()
+                .unwrap_or(gone)
+        })
+    }
+
+    fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {
+        Box::pin(command::run(
+            self.shared.clone(),
+            self.plan.clone(),
+            self.group.clone(),
+            argv,
+            timeout,
+        ))
+    }
+
+    fn tree(&self) -> Tree {
+        match &self.group {
+            Some(group) => Tree::Cgroup(group.clone()),
+            None => Tree::Descendants(self.pid),
+        }
+    }
+
+    fn release(&self) {
+        if !self.released.swap(true, Ordering::Relaxed) {
+            let _ = self.keeper.ack(self.key);
+            self.unlink();
+        }
+    }
+}
+
+impl Grip {
+    fn unlink(&self) {
+        if let Some(path) = &self.notify {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Grip {
+    fn drop(&mut self) {
+        if !self.released.load(Ordering::Relaxed) {
+            let _ = self.keeper.kill(self.key);
+            let _ = self.keeper.ack(self.key);
+            self.unlink();
+        }
+    }
+}
+
+fn comm(pid: i32) -> String {
+    fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"))
+        .map_or_else(|_| "?".into(), |s| s.trim().to_owned())
+}
+
+/// Can the address be listened on? Closed connections in TIME_WAIT don't count, as they would not for the next run.
+fn is_free(address: &str, port: u16) -> bool {
+    let Ok(ip) = address.parse::<std::net::IpAddr>() else {
+        return true;
+    };
+    // std sets SO_REUSEADDR on Unix listeners.
+    match std::net::TcpListener::bind((ip, port)) {
+        Ok(_) => true,
+        Err(e) => e.kind() != std::io::ErrorKind::AddrInUse,
+    }
+}

@@ -1,0 +1,244 @@
+//! Processes of this machine, by way of the keeper.
+//!
+//! Owns: the keeper's connection, the folder of tracking cgroups, and the grip on each process tree. Promises: an end
+//! is reported only when the whole tree is gone, or what is left is named; a failed start leaves nothing; what cannot
+//! be known is `unknown`. Never: forks, waits for a pid, or signals a number that it has not verified.
+
+mod account;
+mod command;
+mod grip;
+mod notify;
+mod track;
+
+use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
+use crate::keeper::{ChildKey, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use grip::Grip;
+use lair_manifests::launch::{Launch, NativeLaunch};
+use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use track::Tracking;
+
+/// Starts under way at once; more wait their turn.
+pub const STARTS_IN_FLIGHT: usize = 64;
+
+/// What the native backend is started with.
+#[derive(Clone, Debug)]
+pub struct NativeOptions {
+    /// Names this life of this runtime in cgroups and markers.
+    pub instance: String,
+    /// Folder for notify sockets; made when first needed.
+    pub run_dir: PathBuf,
+}
+
+/// Runs modules as processes.
+pub struct NativeBackend {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    keeper: KeeperClient,
+    options: NativeOptions,
+    tracking: Tracking,
+    starts: Semaphore,
+}
+
+impl NativeBackend {
+    /// Uses a running keeper.
+    #[must_use]
+    pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
+        let tracking = Tracking::find(&options.instance);
+        let starts = Semaphore::new(STARTS_IN_FLIGHT);
+        NativeBackend {
+            shared: Arc::new(Shared {
+                keeper,
+                options,
+                tracking,
+                starts,
+            }),
+        }
+    }
+
+    /// How trees are told: the tracking cgroup's folder, or why there is none.
+    ///
+    /// # Errors
+    /// The reason, as words.
+    pub fn tracking(&self) -> Result<PathBuf, String> {
+        self.shared.tracking.describe()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tracking.remove();
+    }
+}
+
+impl Backend for NativeBackend {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
+        Box::pin(start(self.shared.clone(), order))
+    }
+}
+
+async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartFault> {
+    let Launch::Native(launch) = &order.plan.launch else {
+        return Err(fault(
+            StartStage::Create,
+            None,
+            "the plan is not for a native process".into(),
+        ));
+    };
+    // Never closed, so the permit always comes.
+    let _permit = shared.starts.acquire().await;
+    let name = format!("{}.{}", order.id, order.inc);
+    let mut spec = spec(&shared, launch, &order, &name)?;
+    let notify = if launch.notify {
+        Some(notify::bind(&shared.options.run_dir, &name)?)
+    } else {
+        None
+    };
+    if let Some(notify) = &notify {
+        spec.env.push(notify.variable());
+    }
+    let group = shared
+        .tracking
+        .make(&name)
+        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
+    spec.cgroups
+        .extend(group.iter().filter_map(|dir| track::join(dir)));
+    let child = match shared.keeper.spawn(spec).await {
+        Ok(child) => child,
+        Err(refused) => {
+            shared.tracking.unmake(group.as_deref());
+            return Err(spawn_fault(refused, launch));
+        }
+    };
+    Ok(grip(shared.clone(), &order, child, group, notify))
+}
+
+fn grip(
+    shared: Arc<Shared>,
+    order: &StartOrder,
+    child: SpawnedChild,
+    group: Option<PathBuf>,
+    notify: Option<notify::NotifySocket>,
+) -> Started {
+    let SpawnedChild {
+        key,
+        process,
+        streams,
+        exit,
+        empty,
+    } = child;
+    let identity = ChildIdentity::Native {
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+    };
+    let (ready, path) = match (streams.ready, notify) {
+        (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
+        (None, Some(notify)) => (Some(ReadySource::Notify(notify.socket)), Some(notify.path)),
+        (None, None) => (None, None),
+    };
+    let grip = Grip::new(
+        shared.keeper.clone(),
+        key,
+        process.pid,
+        order.plan.clone(),
+        group,
+        path,
+        shared,
+    );
+    grip.follow(exit, empty);
+    Started {
+        identity,
+        streams: Streams {
+            stdout: Some(streams.stdout),
+            stderr: Some(streams.stderr),
+        },
+        ready,
+        handle: grip,
+    }
+}
+
+/// The words of a launch as a request to the keeper.
+fn spec(
+    shared: &Shared,
+    launch: &NativeLaunch,
+    order: &StartOrder,
+    name: &str,
+) -> Result<SpawnSpec, StartFault> {
+    let text = |e: crate::keeper::SpecFault| fault(StartStage::Create, None, e.to_string());
+    let mut spec = SpawnSpec::new(&launch.argv, &launch.env)
+        .and_then(|s| s.in_dir(&launch.workdir))
+        .and_then(|s| s.marked(&format!("{}:{name}", shared.options.instance)))
+        .map_err(text)?;
+    spec.no_new_privs = true;
+    spec.stop_signal = order.plan.spec.stop_signal;
+    spec.ready = launch.ready_fd;
+    if let Some(user) = &launch.user {
+        let account = account::find(user)?;
+        (spec.uid, spec.gid, spec.groups) =
+            (Some(account.uid), Some(account.gid), Some(account.groups));
+    }
+    if let Some(nofile) = order.plan.limits.nofile {
+        let resource = libc::RLIMIT_NOFILE;
+        spec.rlimits.push(crate::keeper::Rlimit {
+            resource,
+            soft: nofile,
+            hard: nofile,
+        });
+    }
+    Ok(spec)
+}
+
+fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
+    let (stage, doing) = match refused.stage {
+        Stage::Request
+        | Stage::Pipes
+        | Stage::Clone
+        | Stage::Session
+        | Stage::Streams
+        | Stage::Handover => (StartStage::Create, "create the process".to_owned()),
+        Stage::EnterLimits | Stage::Rlimits => {
+            (StartStage::EnterLimits, "set its limits".to_owned())
+        }
+        Stage::ChangeDir => (
+            StartStage::ChangeDir,
+            format!("change to {}", launch.workdir.display()),
+        ),
+        Stage::DropPrivileges => (StartStage::DropPrivileges, "become its user".to_owned()),
+        Stage::Exec => (
+            StartStage::Exec,
+            format!("execute {}", launch.argv.first().map_or("", String::as_str)),
+        ),
+        Stage::KeeperGone => (
+            StartStage::Identify,
+            "learn what became of it: the keeper is gone".to_owned(),
+        ),
+    };
+    io_fault(stage, &doing, &io::Error::from_raw_os_error(refused.errno))
+}
+
+fn io_fault(stage: StartStage, doing: &str, e: &io::Error) -> StartFault {
+    let words = e.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    fault(stage, e.raw_os_error(), format!("cannot {doing}: {words}"))
+}
+
+fn fault(stage: StartStage, errno: Option<i32>, message: String) -> StartFault {
+    StartFault {
+        stage,
+        errno,
+        message,
+        transient: errno.is_some_and(is_transient),
+    }
+}
+
+/// The keeper's key of a child, for those who need to name it.
+pub(super) type Key = ChildKey;

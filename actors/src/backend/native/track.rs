@@ -1,0 +1,93 @@
+//! One cgroup-v2 folder per child: the kernel's own list of who belongs to it.
+//!
+//! Owns: the instance's folder. Promises: where there is no right to it, that is a fact with a reason. Never: enables
+//! controllers; limits are not its business.
+
+use crate::keeper::CgroupDir;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where tracking groups are made, or why they are not.
+pub(super) enum Tracking {
+    /// In this folder.
+    At(PathBuf),
+    /// Nowhere.
+    Off(String),
+}
+
+impl Tracking {
+    /// Looks for a writable place in the v2 hierarchy: below the own group.
+    pub fn find(instance: &str) -> Self {
+        match try_find(instance) {
+            Ok(dir) => Tracking::At(dir),
+            Err(why) => Tracking::Off(why),
+        }
+    }
+
+    pub fn describe(&self) -> Result<PathBuf, String> {
+        match self {
+            Tracking::At(dir) => Ok(dir.clone()),
+            Tracking::Off(why) => Err(why.clone()),
+        }
+    }
+
+    /// Makes a child's folder. `None` where tracking is off.
+    pub fn make(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        let Tracking::At(base) = self else {
+            return Ok(None);
+        };
+        let dir = base.join(name);
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(Some(dir)),
+        }
+    }
+
+    /// Removes the folder of a child that never ran.
+    pub fn unmake(&self, dir: Option<&Path>) {
+        if let Some(dir) = dir {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
+    /// Removes the instance's folder, if it is empty.
+    pub fn remove(&self) {
+        if let Tracking::At(base) = self {
+            let _ = fs::remove_dir(base);
+        }
+    }
+}
+
+/// The folder as the keeper wants it.
+pub(super) fn join(dir: &Path) -> Option<CgroupDir> {
+    CgroupDir::new(dir, true, true).ok()
+}
+
+fn try_find(instance: &str) -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|e| format!("cannot read /proc/self/mounts: {e}"))?;
+    let mount = mounts
+        .lines()
+        .find_map(|line| {
+            let mut words = line.split(' ');
+            let (_, at, kind) = (words.next()?, words.next()?, words.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(at))
+        })
+        .ok_or("no cgroup-v2 hierarchy is mounted")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|e| format!("cannot read /proc/self/cgroup: {e}"))?;
+    let own = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or("no cgroup-v2 membership")?;
+    let dir = mount
+        .join(own.trim_start_matches('/'))
+        .join(format!("lair-{instance}"));
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(format!("cannot make {}: {e}", dir.display()))
+        }
+        _ => Ok(dir),
+    }
+}

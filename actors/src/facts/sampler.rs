@@ -1,0 +1,93 @@
+//! The last known usage of each module, read again only when somebody asks and it is too old.
+
+use super::table::ProcessTable;
+use super::usage::{Usage, usage_in};
+use crate::backend::Tree;
+use crate::clock::Clock;
+use lair_supervision::{ChildId, Uptime};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A usage, and when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampled {
+    /// When.
+    pub at: Uptime,
+    /// What.
+    pub usage: Arc<Usage>,
+}
+
+#[derive(Default)]
+struct Cache {
+    table: Option<(Uptime, Arc<ProcessTable>)>,
+    last: BTreeMap<ChildId, (u64, Sampled)>,
+}
+
+/// Caches usages and the process table behind them. It has no tick of its own: nobody asks, nothing is read.
+pub struct Sampler {
+    clock: Arc<dyn Clock>,
+    cache: Mutex<Cache>,
+}
+
+impl Sampler {
+    /// An empty one.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Sampler {
+            clock,
+            cache: Mutex::default(),
+        })
+    }
+
+    /// The usage of this run's tree, at most `max_age` old. Blocks while it reads.
+    #[must_use]
+    pub fn fresh(&self, id: &ChildId, inc: u64, tree: &Tree, max_age: Duration) -> Sampled {
+        if let Some(sampled) = self.last(id, inc).filter(|s| self.young(s.at, max_age)) {
+            return sampled;
+        }
+        let table = match tree {
+            Tree::Descendants(_) => self.table(max_age),
+            Tree::Cgroup(_) | Tree::None => Arc::default(),
+        };
+        let sampled = Sampled {
+            at: self.clock.now(),
+            usage: Arc::new(usage_in(tree, &table)),
+        };
+        self.lock().last.insert(id.clone(), (inc, sampled.clone()));
+        sampled
+    }
+
+    /// The last one read for this run, however old.
+    #[must_use]
+    pub fn last(&self, id: &ChildId, inc: u64) -> Option<Sampled> {
+        let cache = self.lock();
+        let (of, sampled) = cache.last.get(id)?;
+        (*of == inc).then(|| sampled.clone())
+    }
+
+    /// Forgets a module that was unloaded.
+    pub fn forget(&self, id: &ChildId) {
+        self.lock().last.remove(id);
+    }
+
+    // The table is read outside the lock: two askers at once read twice, and nobody waits for the other.
+    fn table(&self, max_age: Duration) -> Arc<ProcessTable> {
+        if let Some((at, table)) = self.lock().table.clone()
+            && self.young(at, max_age)
+        {
+            return table;
+        }
+        let table = Arc::new(ProcessTable::read());
+        self.lock().table = Some((self.clock.now(), table.clone()));
+        table
+    }
+
+    fn young(&self, at: Uptime, max_age: Duration) -> bool {
+        self.clock.now().since(at) < max_age
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,113 @@
+//! Starting a keeper or finding one, up to the point where the task takes the connection over.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as dial, socket_with,
+    socketpair,
+};
+
+use super::handle::Handle;
+use super::link::{Link, register};
+use super::{AdoptedChild, KeeperOptions};
+use crate::keeper::KEEPER_VERB;
+use crate::keeper::spec::{DeathPolicy, ProcessId};
+use crate::keeper::wire::{Event, PROTOCOL_VERSION, Request};
+
+/// A keeper answers in well under a millisecond; this bound is for a program that is none.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) async fn launch(options: &KeeperOptions) -> io::Result<Handle> {
+    let (ours, theirs) = pair()?;
+    let child = start(options, theirs)?;
+    let link = Link::new(register(ours)?);
+    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(&link)).await;
+    let (keeper, listen_errno) = match greeted {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(fault)) => return Err(discard(child, fault)),
+        Err(_) => return Err(discard(child, io::ErrorKind::TimedOut.into())),
+    };
+    if listen_errno != 0 {
+        return Err(discard(child, io::Error::from_raw_os_error(listen_errno)));
+    }
+    Ok(Handle::start(link, keeper, Some(child), Vec::new()).0)
+}
+
+pub(super) async fn connect(path: &Path) -> io::Result<(Handle, Vec<AdoptedChild>)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    dial(&socket, &SocketAddrUnix::new(path)?)?;
+    let link = Link::new(register(socket)?);
+    let (keeper, _) = greet(&link).await?;
+    link.put(&Request::List)?;
+    let mut early = Vec::new();
+    loop {
+        let (event, fds) = link.next().await?;
+        let last = event == Event::ListEnd;
+        early.push((event, fds));
+        if last {
+            return Ok(Handle::start(link, keeper, None, early));
+        }
+    }
+}
+
+/// A program that is no keeper, or an unusable one, is ended here so that no stray process is left.
+fn discard(mut child: Child, fault: io::Error) -> io::Error {
+    let ended = child.kill().and_then(|()| child.wait());
+    if let Err(error) = ended {
+        tracing::warn!(%error, "a keeper that did not greet could not be ended");
+    }
+    fault
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = SocketType::SEQPACKET;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// The socket is passed as standard input: the one descriptor `posix_spawn` places without a `pre_exec`,
+/// which would make this a fork of the whole runtime.
+fn start(options: &KeeperOptions, socket: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new(&options.program);
+    command.arg0("lair-keeper").arg(KEEPER_VERB).env_clear();
+    if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    match options.policy {
+        DeathPolicy::Keep => command.arg("keep"),
+        DeathPolicy::Kill { grace_ms } => command.arg(grace_ms.to_string()),
+    };
+    if let Some(path) = &options.socket_path {
+        command.arg(std::path::absolute(path)?);
+    }
+    command
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+async fn greet(link: &Link) -> io::Result<(ProcessId, i32)> {
+    link.put(&Request::Hello {
+        version: PROTOCOL_VERSION,
+    })?;
+    match link.next().await? {
+        (
+            Event::Hello {
+                version: PROTOCOL_VERSION,
+                keeper,
+                listen_errno,
+            },
+            _,
+        ) => Ok((keeper, listen_errno)),
+        (Event::Hello { .. }, _) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

@@ -1,0 +1,404 @@
+//! From a spec to a running program, in one vfork.
+//!
+//! Owns the child's stack and the few things that must be undone before exec because the keeper changed them for
+//! itself. Promises that a start either executed the program or says at which stage it failed, with nothing left
+//! running. The child shares the keeper's memory until it executes: it makes raw system calls only, never
+//! allocates, never panics, and writes one word (its failure) that the keeper reads once it is gone.
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::family::MARKER_NAME;
+use super::spec::{SpawnFault, SpawnSpec, Stage};
+
+/// The descriptor at which a child finds its readiness pipe.
+pub(super) const READY_FD: RawFd = 3;
+
+/// What the kernel's own `execvp` searches when there is no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
+
+const STACK_SIZE: usize = 64 * 1024;
+
+/// What the keeper changed for itself and no child may inherit.
+pub(super) struct Undo {
+    /// The limit on descriptors before the keeper raised its own.
+    pub(super) nofile: Option<libc::rlimit>,
+    /// The text of `oom_score_adj` before the keeper lowered its own.
+    pub(super) oom_score: Option<CString>,
+}
+
+/// Starts children.
+pub(super) struct Launcher {
+    stack: *mut c_void,
+    undo: Undo,
+}
+
+/// A child that runs, and our ends of its streams: stdout, stderr, readiness.
+pub(super) struct Launched {
+    pub(super) pid: i32,
+    pub(super) streams: Vec<OwnedFd>,
+}
+
+/// Everything the child needs, laid out before it exists.
+struct Plan<'a> {
+    spec: &'a SpawnSpec,
+    undo: &'a Undo,
+    programs: Vec<CString>,
+    argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    cgroup_files: Vec<CString>,
+    clear_groups: bool,
+    outputs: [RawFd; 2],
+    ready: Option<RawFd>,
+    failure: Cell<Option<SpawnFault>>,
+}
+
+impl Launcher {
+    pub(super) fn new(undo: Undo) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing of ours.
+        let stack = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                STACK_SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            )
+        };
+        if stack == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { stack, undo })
+        }
+    }
+
+    pub(super) fn launch(&mut self, spec: &SpawnSpec) -> Result<Launched, SpawnFault> {
+        let mut ours = Vec::with_capacity(3);
+        let mut theirs = Vec::with_capacity(3);
+        for _ in 0..2 + usize::from(spec.ready) {
+            let (read, write) = pipe().map_err(|fault| at(Stage::Pipes, &fault))?;
+            ours.push(read);
+            theirs.push(write);
+        }
+        let extra = extra_env(spec);
+        let plan = Plan {
+            spec,
+            undo: &self.undo,
+            programs: programs(spec),
+            argv: pointers(spec.argv.iter()),
+            env: pointers(spec.env.iter().chain(&extra)),
+            cgroup_files: cgroup_files(spec),
+            // SAFETY: geteuid has no preconditions.
+            clear_groups: spec.groups.is_none()
+                && spec
+                    .uid
+                    .is_some_and(|uid| uid != unsafe { libc::geteuid() }),
+            outputs: [raw(&theirs, 0), raw(&theirs, 1)],
+            ready: spec.ready.then(|| raw(&theirs, 2)),
+            failure: Cell::new(None),
+        };
+        let pid = self
+            .vfork(&plan)
+            .map_err(|fault| at(Stage::Clone, &fault))?;
+        match plan.failure.get() {
+            None => Ok(Launched { pid, streams: ours }),
+            Some(fault) => {
+                bury(pid);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Returns once the child has executed its program or has ended.
+    fn vfork(&self, plan: &Plan<'_>) -> io::Result<i32> {
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let argument = std::ptr::from_ref(plan).cast_mut().cast::<c_void>();
+        // SAFETY: the stack is ours, used by nobody else, and free again when clone returns, since CLONE_VFORK
+        // suspends this only thread until the child is done with our memory. `plan` outlives that by the borrow.
+        let pid = unsafe { libc::clone(child, self.stack.byte_add(STACK_SIZE), flags, argument) };
+        if pid < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(pid)
+        }
+    }
+}
+
+fn at(stage: Stage, fault: &io::Error) -> SpawnFault {
+    SpawnFault {
+        stage,
+        errno: fault.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+fn raw(fds: &[OwnedFd], index: usize) -> RawFd {
+    fds.get(index).map_or(-1, AsRawFd::as_raw_fd)
+}
+
+/// The reading end does not block; the writing end is the child's and must.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: the array has room for the two descriptors; on success both are new and owned by nobody else.
+    let (read, write) = unsafe {
+        if libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+    };
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+fn pointers<'a>(texts: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
+    texts
+        .map(|text| text.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
+}
+
+fn extra_env(spec: &SpawnSpec) -> Vec<CString> {
+    let mut extra = Vec::new();
+    if !spec.marker.is_empty() {
+        let entry = [MARKER_NAME.as_bytes(), b"=", spec.marker.as_bytes()].concat();
+        extra.extend(CString::new(entry).ok());
+    }
+    if spec.ready {
+        extra.extend(CString::new(format!("LAIR_READY_FD={READY_FD}")).ok());
+    }
+    extra
+}
+
+fn cgroup_files(spec: &SpawnSpec) -> Vec<CString> {
+    let file = |dir: &CString| CString::new([dir.as_bytes(), b"/cgroup.procs"].concat()).ok();
+    spec.cgroups
+        .iter()
+        .filter_map(|group| file(&group.path))
+        .collect()
+}
+
+/// What to try, in order; the child itself tries, so that the answers are those its own user gets.
+fn programs(spec: &SpawnSpec) -> Vec<CString> {
+    let Some(program) = spec.argv.first() else {
+        return Vec::new();
+    };
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.clone()];
+    }
+    let path = spec
+        .env
+        .iter()
+        .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+    path.unwrap_or(DEFAULT_PATH)
+        .split(|byte| *byte == b':')
+        .filter_map(|dir| {
+            let dir = if dir.is_empty() { b"." } else { dir };
+            CString::new([dir, b"/", program.as_bytes()].concat()).ok()
+        })
+        .collect()
+}
+
+/// Reaps a child that did not execute anything.
+fn bury(pid: i32) {
+    loop {
+        // SAFETY: a null status is allowed; the child is ours and unreaped.
+        let rc = unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        if rc == pid || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return;
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// In the child, on the keeper's memory.
+
+extern "C" fn child(argument: *mut c_void) -> c_int {
+    // SAFETY: clone hands over the pointer that `vfork` made from a live reference; the keeper is suspended.
+    let plan = unsafe { &*argument.cast::<Plan<'_>>() };
+    let Err(fault) = enter(plan);
+    plan.failure.set(Some(fault));
+    // SAFETY: ends this process without running anything of the keeper's.
+    unsafe { libc::syscall(libc::SYS_exit_group, 127) };
+    127
+}
+
+/// The order matters: groups and raised limits need the privileges that are dropped after them.
+fn enter(plan: &Plan<'_>) -> Result<std::convert::Infallible, SpawnFault> {
+    // SAFETY (this function and those it calls): plain system calls; every pointer comes from `plan`, which
+    // lives on, unchanged, in the suspended keeper.
+    unsafe {
+        step(Stage::Session, libc::syscall(libc::SYS_setsid))?;
+        connect_streams(plan)?;
+        for file in &plan.cgroup_files {
+            write_file(Stage::EnterLimits, file, b"0")?;
+        }
+        set_limits(plan)?;
+        if let Some(mask) = plan.spec.umask {
+            libc::syscall(libc::SYS_umask, mask);
+        }
+        if let Some(dir) = &plan.spec.workdir {
+            step(
+                Stage::ChangeDir,
+                libc::syscall(libc::SYS_chdir, dir.as_ptr()),
+            )?;
+        }
+        drop_privileges(plan)?;
+        let none = 0_u64;
+        let size = size_of::<u64>();
+        let nowhere = std::ptr::null_mut::<c_void>();
+        step(
+            Stage::Exec,
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                &raw const none,
+                nowhere,
+                size,
+            ),
+        )?;
+        Err(SpawnFault {
+            stage: Stage::Exec,
+            errno: execute(plan),
+        })
+    }
+}
+
+fn step(stage: Stage, result: c_long) -> Result<c_long, SpawnFault> {
+    if result < 0 {
+        Err(SpawnFault {
+            stage,
+            errno: errno(),
+        })
+    } else {
+        Ok(result)
+    }
+}
+
+fn errno() -> c_int {
+    // SAFETY: the location is this thread's; the suspended keeper does not look at it.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Standard input stays the keeper's own, `/dev/null`. The sources are never 0 to 3: the keeper occupies those.
+unsafe fn connect_streams(plan: &Plan<'_>) -> Result<(), SpawnFault> {
+    let wanted = plan
+        .outputs
+        .iter()
+        .copied()
+        .zip(1..)
+        .chain(plan.ready.map(|fd| (fd, READY_FD)));
+    for (from, to) in wanted {
+        step(Stage::Streams, unsafe {
+            libc::syscall(libc::SYS_dup3, from, to, 0)
+        })?;
+    }
+    Ok(())
+}
+
+unsafe fn write_file(stage: Stage, path: &CStr, text: &[u8]) -> Result<(), SpawnFault> {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    unsafe {
+        let file = step(
+            stage,
+            libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0),
+        )?;
+        step(
+            stage,
+            libc::syscall(libc::SYS_write, file, text.as_ptr(), text.len()),
+        )?;
+        libc::syscall(libc::SYS_close, file);
+    }
+    Ok(())
+}
+
+unsafe fn set_limits(plan: &Plan<'_>) -> Result<(), SpawnFault> {
+    if let Some(score) = &plan.undo.oom_score {
+        unsafe {
+            write_file(
+                Stage::Rlimits,
+                c"/proc/self/oom_score_adj",
+                score.as_bytes(),
+            )?
+        };
+    }
+    let nowhere = std::ptr::null_mut::<c_void>();
+    if let Some(limit) = &plan.undo.nofile {
+        let from = std::ptr::from_ref(limit);
+        step(Stage::Rlimits, unsafe {
+            libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, from, nowhere)
+        })?;
+    }
+    for limit in &plan.spec.rlimits {
+        let value = [limit.soft, limit.hard];
+        step(Stage::Rlimits, unsafe {
+            libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                limit.resource,
+                value.as_ptr(),
+                nowhere,
+            )
+        })?;
+    }
+    Ok(())
+}
+
+unsafe fn drop_privileges(plan: &Plan<'_>) -> Result<(), SpawnFault> {
+    let stage = Stage::DropPrivileges;
+    unsafe {
+        if let Some(groups) = &plan.spec.groups {
+            step(
+                stage,
+                libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+            )?;
+        } else if plan.clear_groups {
+            step(
+                stage,
+                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+            )?;
+        }
+        if let Some(gid) = plan.spec.gid {
+            step(stage, libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        }
+        if let Some(uid) = plan.spec.uid {
+            step(stage, libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        }
+        if plan.spec.no_new_privs {
+            step(
+                stage,
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// As `execvp` searches, except that a text without an interpreter is an error: lair never guesses a shell.
+unsafe fn execute(plan: &Plan<'_>) -> c_int {
+    let mut denied = None;
+    let mut last = libc::ENOENT;
+    for program in &plan.programs {
+        unsafe {
+            libc::syscall(
+                libc::SYS_execve,
+                program.as_ptr(),
+                plan.argv.as_ptr(),
+                plan.env.as_ptr(),
+            )
+        };
+        last = errno();
+        match last {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => denied = Some(last),
+            _ => return last,
+        }
+    }
+    denied.unwrap_or(if plan.programs.len() > 1 {
+        libc::ENOENT
+    } else {
+        last
+    })
+}

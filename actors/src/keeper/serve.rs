@@ -1,0 +1,308 @@
+//! The keeper's loop: one thread, one poll, requests in, events out.
+//!
+//! ```text
+//!   Serving ──connection closes, Keep──▶ Waiting ──Hello──▶ Serving
+//!      │ ╲                                  │
+//!      │  ╲─connection closes, Kill─▶ Stopping ──grace──▶ Ending ──nothing left──▶ (end)
+//!      └──Shutdown──────────────────────────────────────────▲
+//! ```
+//!
+//! Promises that a runtime that does not read is never waited for and costs no memory: what it must know stays
+//! due in the table, and no further request is read until its answers are out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::boot::{Ground, Orders};
+use super::children::Children;
+use super::door::Door;
+use super::exec::Launcher;
+use super::family;
+use super::message;
+use super::spec::{DeathPolicy, ProcessId};
+use super::tree::Rounds;
+use super::wire::{Event, MAX_DATAGRAM, PROTOCOL_VERSION, Request};
+
+/// How soon a send that failed for want of memory or descriptors in flight is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Requests taken in one turn, before exits are looked at again.
+const TURN: usize = 64;
+
+/// The keeper's whole state.
+pub(super) struct Keeper {
+    pub(super) children: Children,
+    pub(super) launcher: Launcher,
+    pub(super) rounds: Rounds,
+    pub(super) phase: Phase,
+    pub(super) policy: DeathPolicy,
+    pub(super) outbox: VecDeque<Event>,
+    /// Children of a list that are still due; the list's end follows the last.
+    pub(super) listing: Option<usize>,
+    pub(super) door: Door,
+    pub(super) itself: ProcessId,
+    connection: Option<OwnedFd>,
+    greeted: bool,
+    signals: OwnedFd,
+    blocked: Option<Blocked>,
+    inbox: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
+}
+
+/// What the keeper lives for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A runtime is connected.
+    Serving,
+    /// No runtime is connected; the next one may come.
+    Waiting,
+    /// No runtime will come: the trees were asked to stop.
+    Stopping { deadline: Instant },
+    /// Everything is being killed.
+    Ending,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    /// Until the runtime reads.
+    Full,
+    /// Until resources are there again, which nothing announces.
+    Starved,
+}
+
+impl Keeper {
+    pub(super) fn new(ground: Ground, orders: &Orders) -> io::Result<Self> {
+        let pid = std::process::id().cast_signed();
+        Ok(Self {
+            children: Children::default(),
+            launcher: Launcher::new(ground.undo)?,
+            rounds: Rounds::default(),
+            phase: Phase::Serving,
+            policy: orders.policy,
+            outbox: VecDeque::new(),
+            listing: None,
+            door: Door::open(orders.socket_path.as_deref()),
+            itself: ProcessId {
+                pid,
+                start_ticks: family::start_ticks(pid).unwrap_or(0),
+            },
+            connection: Some(ground.connection),
+            greeted: false,
+            signals: ground.signals,
+            blocked: None,
+            inbox: vec![0; MAX_DATAGRAM],
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Serves until nothing is left to be kept.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        loop {
+            self.flush();
+            self.settle_slowly();
+            self.kill_round();
+            self.flush();
+            if self.finished() {
+                self.door.close();
+                return Ok(());
+            }
+            self.turn()?;
+        }
+    }
+
+    /// Waits for one thing to happen and takes it.
+    fn turn(&mut self) -> io::Result<()> {
+        let connection = self.connection.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let listener = if self.phase == Phase::Waiting && self.connection.is_none() {
+            self.door.raw()
+        } else {
+            -1
+        };
+        let events = match self.blocked {
+            None => libc::POLLIN,
+            Some(Blocked::Full) => libc::POLLOUT,
+            Some(Blocked::Starved) => 0,
+        };
+        let mut fds = [
+            libc::pollfd {
+                fd: self.signals.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            },
+            libc::pollfd {
+                fd: connection,
+                events,
+                revents: 0,
+            },
+            libc::pollfd {
+                fd: listener,
+                events: libc::POLLIN,
+                revents: 0,
+            },
+        ];
+        // SAFETY: the array is as long as it is said to be.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 3, self.patience()) };
+        if ready < 0 {
+            let fault = io::Error::last_os_error();
+            return if fault.kind() == io::ErrorKind::Interrupted {
+                Ok(())
+            } else {
+                Err(fault)
+            };
+        }
+        let [signals, connection, listener] = fds.map(|fd| fd.revents);
+        if self.blocked == Some(Blocked::Starved) || connection & libc::POLLOUT != 0 {
+            self.blocked = None;
+        }
+        if signals != 0 {
+            self.drain_signals();
+            self.reap();
+        }
+        if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
+            self.read_requests();
+        }
+        if listener != 0 {
+            self.connection = self.door.admit();
+            self.greeted = false;
+        }
+        Ok(())
+    }
+
+    /// How long to wait at most, in milliseconds; rounded up, so that a deadline is over when it ends.
+    fn patience(&self) -> i32 {
+        let now = Instant::now();
+        let stop = match self.phase {
+            Phase::Stopping { deadline } => Some(deadline),
+            _ => None,
+        };
+        let retry = (self.blocked == Some(Blocked::Starved)).then(|| now + RETRY);
+        let next = [stop, retry, self.next_round()].into_iter().flatten().min();
+        next.map_or(-1, |at| {
+            let left = at.saturating_duration_since(now).as_micros().div_ceil(1000);
+            i32::try_from(left).unwrap_or(i32::MAX)
+        })
+    }
+
+    /// One SIGCHLD may stand for many; the descriptor only wakes.
+    fn drain_signals(&self) {
+        let mut info = [0_u8; 1024];
+        while rustix::io::read(&self.signals, &mut info).is_ok_and(|length| length == info.len()) {}
+    }
+
+    fn finished(&mut self) -> bool {
+        match self.phase {
+            Phase::Serving => false,
+            Phase::Waiting => {
+                self.connection.is_none() && self.children.is_empty() && !self.door.is_knocked()
+            }
+            Phase::Stopping { .. } | Phase::Ending => self.nothing_left(),
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------------------
+
+    fn read_requests(&mut self) {
+        for _ in 0..TURN {
+            let Some(connection) = &self.connection else {
+                return;
+            };
+            let received = match message::receive(connection.as_fd(), &mut self.inbox) {
+                Ok(received) if received.length > 0 => received,
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => return self.disconnect(),
+            };
+            let request = Request::decode(self.inbox.get(..received.length).unwrap_or_default());
+            match request {
+                Ok(Request::Hello { version }) => self.greet(version),
+                _ if !self.greeted => return self.disconnect(),
+                Ok(request) => self.obey(request, received.fds),
+                Err(_) => self.refuse_unread(),
+            }
+            self.flush();
+            if self.blocked.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn greet(&mut self, version: u32) {
+        let listen_errno = self.door.errno();
+        self.outbox.push_back(Event::Hello {
+            version: PROTOCOL_VERSION,
+            keeper: self.itself,
+            listen_errno,
+        });
+        if version != PROTOCOL_VERSION {
+            self.flush();
+            return self.disconnect();
+        }
+        // What happened while nobody was connected is for the list to tell.
+        self.children.tell_nobody();
+        self.greeted = true;
+        self.phase = Phase::Serving;
+    }
+
+    /// The runtime's end is closed: what is due will be asked for by the next one.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+        self.blocked = None;
+        self.outbox.clear();
+        self.listing = None;
+        self.children.tell_nobody();
+        self.forget_all_finished();
+        let was_greeted = std::mem::replace(&mut self.greeted, false);
+        match (self.phase, self.policy) {
+            (Phase::Stopping { .. } | Phase::Ending, _) => {}
+            (Phase::Waiting, _) => {}
+            (Phase::Serving, DeathPolicy::Keep) if was_greeted => self.wait_for_the_next(),
+            (Phase::Serving, DeathPolicy::Kill { grace_ms }) if was_greeted => {
+                self.stop_all(grace_ms)
+            }
+            (Phase::Serving, _) => self.phase = Phase::Ending,
+        }
+    }
+
+    // -----------------------------------------------------------------------------------------------------
+
+    /// Sends what can be sent.
+    pub(super) fn flush(&mut self) {
+        while self.blocked.is_none() && self.connection.is_some() {
+            if let Some(event) = self.outbox.front() {
+                event.encode(&mut self.scratch);
+                if self.transmit(None) {
+                    self.outbox.pop_front();
+                }
+            } else if let Some(key) = self.children.next_due().filter(|_| self.greeted) {
+                self.tell(key);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Sends what is in the scratch buffer, with the streams of that child.
+    pub(super) fn transmit(&mut self, streams: Option<super::ChildKey>) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let owned = streams
+            .and_then(|key| self.children.get(key))
+            .map_or(&[][..], |entry| &entry.streams);
+        let fds: Vec<BorrowedFd<'_>> = owned.iter().map(AsFd::as_fd).collect();
+        match message::send(connection.as_fd(), &self.scratch, &fds) {
+            Ok(()) => return true,
+            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked = Some(Blocked::Full)
+            }
+            Err(fault) => match fault.raw_os_error() {
+                Some(libc::ENOBUFS | libc::ENOMEM | libc::ETOOMANYREFS) => {
+                    self.blocked = Some(Blocked::Starved)
+                }
+                _ => self.disconnect(),
+            },
+        }
+        false
+    }
+}

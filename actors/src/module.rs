@@ -1,0 +1,243 @@
+//! The owner of one incarnation: its container, process or scripted child.
+//!
+//! Owns: the grip on one child from `Launch` to the report of its end. Promises: reports `Spawned` before `Exited`,
+//! each at most once, and `Exited` only after the output is in the files or was given up with a count. Never: waits in
+//! a handler, decides, or outlives its child: it stops itself after the last report.
+
+use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started};
+use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
+use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
+use lair_manifests::launch;
+use lair_supervision::{ExitEvidence, StartFault};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long output is read after a child's end before it is given up with a count.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// The behaviour; all data is in [`ModuleState`].
+pub struct ModuleActor;
+
+/// What a module actor is started with.
+pub struct ModuleArgs {
+    /// What to start.
+    pub order: StartOrder,
+    /// With what.
+    pub backend: Arc<dyn Backend>,
+    /// To whom it reports.
+    pub root: ActorRef<RootMsg>,
+    /// What keeps its output.
+    pub pump: Pump,
+}
+
+/// One incarnation.
+pub struct ModuleState {
+    args: ModuleArgs,
+    start: Option<tokio::task::AbortHandle>,
+    handle: Option<Arc<dyn ChildHandle>>,
+    exit: Option<ChildExit>,
+}
+
+impl Actor for ModuleActor {
+    type Msg = ModuleMsg;
+    type State = ModuleState;
+    type Arguments = ModuleArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ModuleMsg>,
+        args: ModuleArgs,
+    ) -> Result<ModuleState, ActorProcessingErr> {
+        myself.cast(ModuleMsg::Launch)?;
+        Ok(ModuleState {
+            args,
+            start: None,
+            handle: None,
+            exit: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ModuleMsg>,
+        msg: ModuleMsg,
+        state: &mut ModuleState,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            ModuleMsg::Launch => state.launch(&myself),
+            ModuleMsg::Started(started) => state.started(&myself, started),
+            ModuleMsg::Failed(fault) => {
+                state.report(ModuleReport::SpawnFailed { fault });
+                myself.stop(None);
+            }
+            ModuleMsg::Abort => state.abort(&myself),
+            ModuleMsg::Signal { signal, scope } => {
+                if let Some(handle) = &state.handle {
+                    handle.signal(signal, scope);
+                }
+            }
+            ModuleMsg::Kill => {
+                if let Some(handle) = &state.handle {
+                    handle.kill();
+                }
+            }
+            ModuleMsg::Exited(exit) => state.exited(&myself, exit),
+            ModuleMsg::Drained { dropped } => {
+                state.finish(dropped);
+                myself.stop(None);
+            }
+            ModuleMsg::Crash(label) => panic!("injected: {label}"),
+        }
+        Ok(())
+    }
+}
+
+impl ModuleState {
+    fn launch(&mut self, myself: &ActorRef<ModuleMsg>) {
+        let start = self.args.backend.start(self.args.order.clone());
+        let (owner, root) = (myself.clone(), self.args.root.clone());
+        let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
+        let task = tokio::spawn(async move {
+            let (sent, orphan) = match start.await {
+                Ok(started) => {
+                    let handle = started.handle.clone();
+                    (
+                        owner.cast(ModuleMsg::Started(started)).is_ok(),
+                        Some(handle),
+                    )
+                }
+                Err(fault) => {
+                    let report = ModuleReport::SpawnFailed {
+                        fault: fault.clone(),
+                    };
+                    let sent = owner.cast(ModuleMsg::Failed(fault)).is_ok();
+                    if !sent {
+                        let _ = root.cast(RootMsg::Report {
+                            id: id.clone(),
+                            inc,
+                            report,
+                        });
+                    }
+                    (sent, None)
+                }
+            };
+            // The owner died while the start was under way: nobody else knows of this child.
+            if let (false, Some(handle)) = (sent, orphan) {
+                crate::undertaker::bury(handle, root, id, inc);
+            }
+        });
+        self.start = Some(task.abort_handle());
+    }
+
+    fn started(&mut self, myself: &ActorRef<ModuleMsg>, started: Started) {
+        let Started {
+            identity,
+            streams,
+            ready,
+            handle,
+        } = started;
+        let log = self.attach(streams);
+        self.start = None;
+        self.handle = Some(handle.clone());
+        let (owner, exit) = (myself.clone(), handle.exit());
+        tokio::spawn(async move {
+            let _ = owner.cast(ModuleMsg::Exited(exit.await));
+        });
+        self.report(ModuleReport::Spawned(Box::new(Spawned {
+            identity,
+            handle,
+            ready,
+            log,
+        })));
+    }
+
+    fn key(&self) -> StreamKey {
+        StreamKey {
+            module: self.args.order.id.shared(),
+            run: self.args.order.inc,
+        }
+    }
+
+    fn attach(&self, streams: crate::backend::Streams) -> Option<Arc<StreamStats>> {
+        let streams = pump::Streams {
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
+        let policy = policy(&self.args.order.plan.logs);
+        match self.args.pump.attach(self.key(), policy, streams, false) {
+            Ok(stats) => Some(stats),
+            Err(fault) => {
+                tracing::error!(module = %self.args.order.id, %fault, "its output is not kept");
+                None
+            }
+        }
+    }
+
+    fn abort(&mut self, myself: &ActorRef<ModuleMsg>) {
+        // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
+        if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
+            task.abort();
+            self.report(ModuleReport::SpawnFailed {
+                fault: StartFault {
+                    stage: lair_supervision::StartStage::Create,
+                    errno: None,
+                    message: "the start was given up before it finished".into(),
+                    transient: true,
+                },
+            });
+            myself.stop(None);
+        }
+    }
+
+    fn exited(&mut self, myself: &ActorRef<ModuleMsg>, exit: ChildExit) {
+        self.exit = Some(exit);
+        let owner = myself.clone();
+        let reply = move |d: Drained| {
+            let _ = owner.cast(ModuleMsg::Drained {
+                dropped: d.dropped.bytes,
+            });
+        };
+        if !self.args.pump.drain(self.key(), DRAIN_WITHIN, reply) {
+            let _ = myself.cast(ModuleMsg::Drained { dropped: 0 });
+        }
+    }
+
+    fn finish(&mut self, dropped: u64) {
+        let Some(exit) = self.exit.take() else { return };
+        if let Some(handle) = self.handle.take() {
+            handle.release();
+        }
+        let evidence = ExitEvidence {
+            oom: exit.oom,
+            core: exit.core,
+            by_us: exit.by_us,
+            leftover: exit.leftover,
+            log_dropped: dropped,
+        };
+        self.report(ModuleReport::Exited {
+            status: exit.status,
+            evidence,
+        });
+    }
+
+    fn report(&self, report: ModuleReport) {
+        let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
+        // Fails only when the root is gone, and with it everybody who would care.
+        let _ = self.args.root.cast(RootMsg::Report { id, inc, report });
+    }
+}
+
+/// The manifest's words as the pump's.
+fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
+    crate::files::LogPolicy {
+        max_size: logs.max_size,
+        max_files: usize::try_from(logs.max_files).unwrap_or(usize::MAX),
+        max_age: logs.max_age,
+        compress: logs.compress,
+        format: match logs.format {
+            launch::LogFormat::Cri => crate::files::LogFormat::Cri,
+            launch::LogFormat::Raw => crate::files::LogFormat::Raw,
+        },
+    }
+}

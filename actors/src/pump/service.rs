@@ -1,0 +1,421 @@
+//! Serving one stream: reading its pipe, gathering its lines, ending it.
+
+use std::time::{Duration, Instant};
+
+use memchr::memchr_iter;
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+
+use crate::files::{LogFault, Stamp, Tally};
+
+use super::command::{CrashPoint, Drained, PumpEvent};
+use super::job::{Job, Poured, READ};
+use super::run::{Outage, Run, SIDES};
+use super::timers::Alarm;
+use super::worker::{State, token};
+
+/// Reads in a row for one stream, while others may wait.
+const TURN: usize = 4;
+/// A busy stream that yields less than this at a time is left to gather more.
+const LITTLE: usize = 512 << 10;
+/// A stream read twice within this is busy.
+const BUSY: Duration = Duration::from_millis(2);
+/// A default pipe that is about full when it is read wants to be larger.
+const FULL: usize = 48 << 10;
+const PIPE: usize = 1 << 20;
+/// A job that panics this often is given up.
+const STRIKES: u8 = 3;
+/// How long buffers are kept after the last use.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+enum Got {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+// -----------------------------------------------------------------------------
+
+impl State {
+    /// Reads what a stream has, writes it, and decides how it is waited for next.
+    pub(super) fn serve(&mut self, slot: usize, side: usize) {
+        let now = Instant::now();
+        self.retry_if_due(slot, now);
+        let (mut total, mut more) = (0, true);
+        let mut reads = 0;
+        while more && reads < TURN {
+            match self.read_chunk(slot, side) {
+                Got::Bytes(count) => {
+                    self.finish_job(now);
+                    total += count;
+                    more = count >= READ;
+                }
+                Got::Nothing => more = false,
+                Got::End => {
+                    self.keep_awake(now);
+                    self.end_pipe(slot, side, now);
+                    return self.check_drained(slot);
+                }
+            }
+            reads += 1;
+        }
+        if total > 0 {
+            self.keep_awake(now);
+        }
+        self.wait_for(slot, side, now, total);
+    }
+
+    /// One read, made the job together with the piece that waited.
+    fn read_chunk(&mut self, slot: usize, side: usize) -> Got {
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return Got::Nothing;
+        };
+        let Some(pipe) = run.pipes[side].as_mut() else {
+            return Got::Nothing;
+        };
+        self.desk.lay_out();
+        let have = pipe.piece.len();
+        let count = loop {
+            match rustix::io::read(&pipe.fd, &mut self.desk.input[have..have + READ]) {
+                Ok(0) => return Got::End,
+                Ok(count) => break count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Got::Nothing,
+                Err(_) => return Got::End,
+            }
+        };
+        self.desk.input[..have].copy_from_slice(&pipe.piece);
+        pipe.piece.clear();
+        self.desk.job = Some(Job::new(slot, SIDES[side], have + count, false));
+        if !pipe.sized && count >= FULL {
+            pipe.sized = true;
+            // Best effort: without privilege a user's pipes share a budget.
+            let _ = rustix::pipe::fcntl_setpipe_size(&pipe.fd, PIPE);
+        }
+        let new = &self.desk.input[have..have + count];
+        run.stats.add_read(
+            count as u64,
+            memchr_iter(b'\n', new).count() as u64,
+            since_boot(),
+        );
+        if let Some(watch) = run.watch.as_mut()
+            && watch.feed(&run.key, side, new).is_break()
+        {
+            run.watch = None;
+        }
+        self.desk.crash_at(CrashPoint::Read);
+        Got::Bytes(count)
+    }
+
+    /// Brings the job to its end, whoever began it.
+    pub(super) fn finish_job(&mut self, now: Instant) {
+        let Some(job) = &mut self.desk.job else {
+            return;
+        };
+        job.strikes += 1;
+        let (slot, lost_cause, ours) = (
+            job.slot,
+            job.strikes > STRIKES,
+            SIDES.iter().all(|s| *s != job.stream),
+        );
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            self.desk.job = None;
+            return;
+        };
+        let lost = if lost_cause {
+            Some((LogFault::Bug, self.desk.give_up(run, &mut self.shelf)))
+        } else if let (Some(outage), false) = (&run.outage, ours) {
+            Some((
+                outage.fault.clone(),
+                self.desk.give_up(run, &mut self.shelf),
+            ))
+        } else {
+            match self.desk.pour(run, &mut self.shelf, now) {
+                Poured::Done => None,
+                Poured::Lost(fault, tally) => Some((fault, tally)),
+            }
+        };
+        self.settle(slot, now);
+        if let Some((fault, tally)) = lost {
+            self.count_lost(slot, fault, tally, now);
+        }
+        self.tell_notices(slot);
+    }
+
+    /// Clears the desk; what is left of the job goes back to its stream.
+    fn settle(&mut self, slot: usize, now: Instant) {
+        let Some(job) = self.desk.job else { return };
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        if let Some(side) = SIDES.iter().position(|s| *s == job.stream)
+            && let Some(pipe) = run.pipes[side].as_mut()
+            && job.at < job.len
+        {
+            pipe.piece.clear();
+            pipe.piece
+                .extend_from_slice(&self.desk.input[job.at..job.len]);
+            pipe.piece_since = now;
+            if !pipe.piece_alarm {
+                pipe.piece_alarm = true;
+                let alarm = Alarm::Piece { run: run.id, side };
+                self.timers.set(now + self.options.piece_after, alarm);
+            }
+        }
+        self.desk.job = None;
+        if let Some(name) = run.files.take_fresh() {
+            run.stats.opened(name);
+        }
+    }
+
+    fn count_lost(&mut self, slot: usize, fault: LogFault, tally: Tally, now: Instant) {
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        run.stats.add_dropped(tally);
+        run.stats.set_degraded(true);
+        let retry_at = now + self.options.retry_after;
+        if let Some(outage) = &mut run.outage {
+            outage.tally.add(tally);
+            if now >= outage.retry_at {
+                outage.retry_at = retry_at;
+            }
+            return;
+        }
+        let outage = Outage {
+            since: Stamp::now(),
+            fault: fault.clone(),
+            tally,
+            retry_at,
+        };
+        run.outage = Some(Box::new(outage));
+        let key = run.key.clone();
+        (self.sink)(PumpEvent::Degraded { key, fault });
+    }
+
+    /// Faults that lost nothing are over as soon as they are told.
+    fn tell_notices(&mut self, slot: usize) {
+        for fault in self.shelf.take_notices() {
+            let Some(run) = self.runs[slot].as_deref() else {
+                return;
+            };
+            if run.outage.is_some() {
+                continue;
+            }
+            let key = run.key.clone();
+            (self.sink)(PumpEvent::Degraded {
+                key: key.clone(),
+                fault,
+            });
+            (self.sink)(PumpEvent::Recovered {
+                key,
+                tally: Tally::default(),
+            });
+        }
+    }
+
+    /// In an outage whose pause is over: tries to write its tally, which ends it.
+    fn retry_if_due(&mut self, slot: usize, now: Instant) {
+        let due = |run: &Run| run.outage.as_ref().is_some_and(|o| now >= o.retry_at);
+        if self.runs[slot].as_deref().is_some_and(due) {
+            self.retry(slot, now);
+        }
+    }
+
+    pub(super) fn retry(&mut self, slot: usize, now: Instant) {
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        let Some(outage) = run.outage.as_mut() else {
+            return;
+        };
+        outage.retry_at = now;
+        let (tally, since) = (outage.tally, outage.since);
+        let text = format!(
+            "dropped bytes={} lines={} since={since}",
+            tally.bytes, tally.lines
+        );
+        self.desk.remark(slot, &text);
+        self.finish_job(now);
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        // A failed attempt has moved the next one.
+        if run.outage.as_ref().is_some_and(|o| o.retry_at == now) {
+            run.outage = None;
+            run.stats.set_degraded(false);
+            let key = run.key.clone();
+            (self.sink)(PumpEvent::Recovered { key, tally });
+        }
+    }
+
+    /// One of lair's own records.
+    pub(super) fn write_remark(&mut self, slot: usize, text: &str) {
+        let now = Instant::now();
+        self.retry_if_due(slot, now);
+        let healthy = self.runs[slot]
+            .as_deref()
+            .is_some_and(|r| r.outage.is_none());
+        if healthy {
+            self.desk.remark(slot, text);
+            self.finish_job(now);
+            self.keep_awake(now);
+        }
+    }
+
+    /// Makes a record of a line that has not ended.
+    pub(super) fn flush_piece(&mut self, slot: usize, side: usize, now: Instant) {
+        self.desk.lay_out();
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        let Some(pipe) = run.pipes[side].as_mut() else {
+            return;
+        };
+        let len = pipe.piece.len();
+        if len > 0 {
+            self.desk.input[..len].copy_from_slice(&pipe.piece);
+            self.desk.job = Some(Job::new(slot, SIDES[side], len, true));
+            pipe.piece.clear();
+            self.finish_job(now);
+        }
+    }
+
+    /// Lets go of a stream, with what it left.
+    pub(super) fn end_pipe(&mut self, slot: usize, side: usize, now: Instant) {
+        self.flush_piece(slot, side, now);
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        let Some(pipe) = run.pipes[side].take() else {
+            return;
+        };
+        // Others may hold the same open pipe: closing ours alone would not end its events.
+        let _ = epoll::delete(&self.epoll, &pipe.fd);
+        let key = run.key.clone();
+        (self.sink)(PumpEvent::Ended {
+            key,
+            stream: SIDES[side],
+        });
+    }
+
+    /// By readiness if the stream is quiet, by the clock if it is busy with little.
+    fn wait_for(&mut self, slot: usize, side: usize, now: Instant, total: usize) {
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        let (id, draining) = (run.id, run.drain.is_some());
+        let Some(pipe) = run.pipes[side].as_mut() else {
+            return;
+        };
+        let busy = pipe.served.is_some_and(|t| now.duration_since(t) < BUSY);
+        if total > 0 {
+            pipe.served = Some(now);
+        }
+        let gather = total > 0 && busy && !draining && !self.options.gather.is_zero();
+        if gather != pipe.gathering {
+            pipe.gathering = gather;
+            let flags = if gather {
+                EventFlags::empty()
+            } else {
+                EventFlags::IN
+            };
+            let _ = epoll::modify(&self.epoll, &pipe.fd, token(id, side), flags);
+        }
+        if gather {
+            let pause = if total < LITTLE {
+                self.options.gather
+            } else {
+                Duration::ZERO
+            };
+            self.timers
+                .set(Instant::now() + pause, Alarm::Gathered { run: id, side });
+        }
+    }
+
+    /// Answers a drain whose streams have ended.
+    pub(super) fn check_drained(&mut self, slot: usize) {
+        let ended = |run: &Run| run.drain.is_some() && run.pipes.iter().all(Option::is_none);
+        if self.runs[slot].as_deref().is_some_and(ended) {
+            self.finish_drain(slot);
+        }
+    }
+
+    /// Ends a drain: by the streams' end or, with pipes left, by its bound.
+    pub(super) fn finish_drain(&mut self, slot: usize) {
+        let now = Instant::now();
+        let open: Vec<usize> = match self.runs[slot].as_deref() {
+            Some(run) => (0..2).filter(|&side| run.pipes[side].is_some()).collect(),
+            None => return,
+        };
+        for &side in &open {
+            self.end_pipe(slot, side, now);
+        }
+        self.retry(slot, now);
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        run.detached |= !open.is_empty();
+        let drained = drained(run);
+        if !open.is_empty() {
+            let names: Vec<_> = open.iter().map(|&side| SIDES[side].as_str()).collect();
+            let (bytes, lines) = (drained.bytes, drained.lines);
+            let text = format!(
+                "detached open={} bytes={bytes} lines={lines}",
+                names.join(",")
+            );
+            self.write_remark(slot, &text);
+        }
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        let replies = run.drain.take().map(|d| d.replies).unwrap_or_default();
+        for reply in replies {
+            reply(drained.clone());
+        }
+    }
+
+    fn keep_awake(&mut self, now: Instant) {
+        self.active = now;
+        if !self.rest_alarm {
+            self.rest_alarm = true;
+            self.timers.set(now + REST_AFTER, Alarm::Rest);
+        }
+    }
+
+    /// Frees what only busy streams need; later, if there was one lately.
+    pub(super) fn rest(&mut self, now: Instant) {
+        let due = self.active + REST_AFTER;
+        if now < due {
+            return self.timers.set(due, Alarm::Rest);
+        }
+        self.rest_alarm = false;
+        self.desk.clear();
+        for pipe in self
+            .runs
+            .iter_mut()
+            .flatten()
+            .flat_map(|r| r.pipes.iter_mut().flatten())
+        {
+            pipe.piece.shrink_to_fit();
+        }
+    }
+}
+
+pub(super) fn drained(run: &Run) -> Drained {
+    Drained {
+        key: run.key.clone(),
+        bytes: run.stats.bytes(),
+        lines: run.stats.lines(),
+        dropped: run.stats.dropped(),
+        eof: !run.detached && run.pipes.iter().all(Option::is_none),
+    }
+}
+
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}

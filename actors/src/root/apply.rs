@@ -1,0 +1,224 @@
+//! From events to decisions, and from decisions to casts.
+
+use super::RootState;
+use crate::backend::StartOrder;
+use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
+use crate::module::{ModuleActor, ModuleArgs};
+use lair_supervision::{
+    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
+    Uptime, decide,
+};
+use ractor::Actor;
+
+impl RootState {
+    /// Feeds one event to the core and does what it says. The answer is there for requests.
+    pub(super) async fn step(
+        &mut self,
+        id: &ChildId,
+        inc: Option<u64>,
+        event: ChildEvent,
+        origin: Option<Origin>,
+    ) -> Option<Admission> {
+        let now = self.now();
+        let known = self.children.get_mut(id)?;
+        let decision = decide::decide(&known.plan.spec, &known.child, inc, event, now);
+        if let decide::Outcome::Ignored(why) = decision.outcome {
+            tracing::debug!(module = %id, run = ?inc, ?why, "ignored an event");
+        }
+        let effects: Vec<(u64, Effect)> = decision
+            .addressed()
+            .map(|(inc, e)| (inc, e.clone()))
+            .collect();
+        known.child = decision.child;
+        if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
+            known.origin = origin;
+        }
+        let origin = known.origin.clone();
+        for (inc, effect) in effects {
+            self.apply(id, inc, effect, &origin).await;
+        }
+        self.show(id);
+        decision.answer
+    }
+
+    async fn apply(&mut self, id: &ChildId, inc: u64, effect: Effect, origin: &Origin) {
+        match effect {
+            Effect::Publish(kind) => {
+                self.remark(id, inc, &kind);
+                self.publish_for(id, inc, kind, origin.clone());
+            }
+            Effect::Spawn { inc } => self.spawn(id, inc).await,
+            Effect::AbortSpawn => self.tell_owner(id, ModuleMsg::Abort),
+            Effect::Signal { signal, scope } => self.signal(id, signal, scope),
+            Effect::Kill => self.kill(id),
+            Effect::Watch => self.watch(id),
+            Effect::Unwatch => {
+                let _ = self.health.cast(HealthMsg::Unwatch {
+                    id: id.clone(),
+                    inc,
+                });
+            }
+            Effect::Arm { timer, at } => self.arm(id, timer, at),
+            Effect::Cancel { timer } => {
+                let clock = self.args.clock.clone();
+                if let Some(known) = self.children.get_mut(id) {
+                    known.cancel(&*clock, timer);
+                }
+            }
+            Effect::Entomb => self.entomb(id),
+            // The keeper holds identity and exit status of native children for the next life; the disk ledger for
+            // containers comes with adoption.
+            Effect::ConfirmLedger
+            | Effect::EraseLedger
+            | Effect::AttachLogs
+            | Effect::LookAgain => {}
+        }
+    }
+
+    /// What a reader of the log should find between the module's own lines.
+    fn remark(&self, id: &ChildId, inc: u64, kind: &NoticeKind) {
+        let text = match kind {
+            NoticeKind::Running => match self.children.get(id).and_then(|k| k.child.identity()) {
+                Some(identity) => format!(
+                    "started run={inc} {}",
+                    crate::status::identity_words(identity)
+                ),
+                None => format!("started run={inc}"),
+            },
+            NoticeKind::Stopping { cause } => {
+                format!("stopping cause={}", crate::status::cause_word(*cause))
+            }
+            NoticeKind::Killing => {
+                "killing: the grace period is over, or somebody asked".to_owned()
+            }
+            NoticeKind::Exited { status, evidence } => crate::status::exit_words(*status, evidence),
+            _ => return,
+        };
+        let _ = self.log.cast(LogMsg::Remark {
+            id: id.clone(),
+            inc,
+            text,
+        });
+        if let NoticeKind::Exited { status, .. } = kind {
+            let failed = !matches!(status, lair_supervision::ExitStatus::Code(0));
+            let _ = self.log.cast(LogMsg::Close {
+                id: id.clone(),
+                inc,
+                failed,
+            });
+        }
+    }
+
+    async fn spawn(&mut self, id: &ChildId, inc: u64) {
+        self.starts += 1;
+        let starts = self.starts;
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        known.started = starts;
+        if let Some((fault, label)) = known.fail_next.take() {
+            known.injected = Some((inc, label));
+            let report = ModuleReport::SpawnFailed { fault };
+            let _ = self.me.cast(RootMsg::Report {
+                id: id.clone(),
+                inc,
+                report,
+            });
+            return;
+        }
+        let args = ModuleArgs {
+            order: StartOrder {
+                id: id.clone(),
+                inc,
+                plan: known.plan.clone(),
+            },
+            backend: known.backend.clone(),
+            root: self.me.clone(),
+            pump: self.pump.clone(),
+        };
+        match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
+            Ok((owner, _)) => {
+                self.owners.insert(owner.get_id(), (id.clone(), inc));
+                known.owner = Some((inc, owner));
+            }
+            Err(e) => {
+                let fault = StartFault {
+                    stage: StartStage::Create,
+                    errno: None,
+                    message: format!("no actor could be started for the module: {e}"),
+                    transient: true,
+                };
+                let report = ModuleReport::SpawnFailed { fault };
+                let _ = self.me.cast(RootMsg::Report {
+                    id: id.clone(),
+                    inc,
+                    report,
+                });
+            }
+        }
+    }
+
+    fn tell_owner(&self, id: &ChildId, msg: ModuleMsg) {
+        let Some(known) = self.children.get(id) else {
+            return;
+        };
+        if let Some(owner) = known.owner_of(known.child.inc) {
+            let _ = owner.cast(msg);
+        }
+    }
+
+    // The grip is shared with the owner, so a signal costs no hop; an owner that died changes nothing.
+    fn signal(&self, id: &ChildId, signal: i32, scope: lair_supervision::Scope) {
+        match self.children.get(id).and_then(|k| k.handle.as_ref()) {
+            Some(handle) => handle.signal(signal, scope),
+            None => self.tell_owner(id, ModuleMsg::Signal { signal, scope }),
+        }
+    }
+
+    fn kill(&self, id: &ChildId) {
+        match self.children.get(id).and_then(|k| k.handle.as_ref()) {
+            Some(handle) => handle.kill(),
+            None => self.tell_owner(id, ModuleMsg::Kill),
+        }
+    }
+
+    fn watch(&self, id: &ChildId) {
+        if let Some(watch) = self.children.get(id).and_then(super::table::Managed::watch) {
+            let _ = self.health.cast(HealthMsg::Watch(Box::new(watch)));
+        }
+    }
+
+    /// Hands every running child to a new health actor.
+    pub(super) fn rewatch(&self) {
+        for (id, known) in &self.children {
+            if matches!(known.child.phase, lair_supervision::Phase::Up { .. }) {
+                self.watch(id);
+            }
+        }
+    }
+
+    fn arm(&mut self, id: &ChildId, timer: TimerKind, at: Uptime) {
+        let clock = self.args.clock.clone();
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        let (me, inc, of) = (self.me.clone(), known.child.inc, id.clone());
+        let armed = clock.arm(
+            at,
+            Box::new(move || {
+                let _ = me.cast(RootMsg::Timer { id: of, inc, timer });
+            }),
+        );
+        known.arm(&*clock, timer, armed);
+    }
+
+    fn entomb(&mut self, id: &ChildId) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        if let Some(handle) = &known.handle {
+            crate::undertaker::bury(handle.clone(), self.me.clone(), id.clone(), known.child.inc);
+        }
+        // Without a grip the start is still under way: its task finds its owner gone and buries what it made.
+    }
+}

@@ -1,0 +1,154 @@
+//! Shutting down: everything is told to stop at once, in reverse order of start, within one bound.
+
+use super::RootState;
+use crate::messages::{DrainReport, RootMsg};
+use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, shutdown};
+use ractor::RpcReplyPort;
+use std::time::Duration;
+
+/// A drain under way.
+pub(super) struct Drain {
+    replies: Vec<RpcReplyPort<DrainReport>>,
+    stopping: Vec<ChildId>,
+    /// The deadline has passed and KILL was sent to all that was left.
+    last_call: bool,
+    /// The last call has passed too.
+    over: bool,
+}
+
+impl RootState {
+    pub(super) async fn begin_drain(
+        &mut self,
+        within: Duration,
+        origin: Origin,
+        reply: RpcReplyPort<DrainReport>,
+    ) {
+        if let Some(drain) = &mut self.drain {
+            drain.replies.push(reply);
+            return;
+        }
+        let mut known: Vec<_> = self.children.values().collect();
+        known.sort_unstable_by_key(|k| k.started);
+        let plan = shutdown::plan(
+            known.into_iter().map(|k| (&k.plan.spec, &k.child)),
+            false,
+            within,
+        );
+        let wave: Vec<(ChildId, Duration)> =
+            plan.waves.into_iter().flat_map(|w| w.children).collect();
+        let stopping = wave.iter().map(|(id, _)| id.clone()).collect();
+        self.drain = Some(Drain {
+            replies: vec![reply],
+            stopping,
+            last_call: false,
+            over: false,
+        });
+        for (id, grace) in wave {
+            let event = ChildEvent::ShutdownRequested { grace: Some(grace) };
+            self.step(&id, None, event, Some(origin.clone())).await;
+        }
+        self.arm_drain(within);
+    }
+
+    /// Skips the rest of everybody's grace.
+    pub(super) async fn hurry_drain(&mut self) {
+        if self.drain.as_ref().is_some_and(|d| !d.last_call) {
+            self.drain_deadline().await;
+        }
+    }
+
+    pub(super) async fn drain_deadline(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        if drain.last_call {
+            drain.over = true;
+            return;
+        }
+        drain.last_call = true;
+        let confirm = self
+            .children
+            .values()
+            .map(|k| k.plan.spec.kill_confirm)
+            .max()
+            .unwrap_or_default();
+        for id in self.by_start_reversed() {
+            if self.children.get(&id).is_some_and(|k| !k.child.is_down()) {
+                self.step(&id, None, ChildEvent::KillRequested, None).await;
+            }
+        }
+        self.arm_drain(confirm);
+    }
+
+    /// Answers when all is down, or nothing more can be done.
+    pub(super) fn check_drain(&mut self) {
+        let Some(drain) = &self.drain else { return };
+        if drain.replies.is_empty() {
+            return;
+        }
+        let remaining: Vec<ChildId> = self.remaining();
+        if remaining.is_empty() || drain.over {
+            let report = self.drain_report(remaining);
+            if let Some(drain) = &mut self.drain {
+                for reply in drain.replies.drain(..) {
+                    let _ = reply.send(report.clone());
+                }
+            }
+        }
+    }
+
+    fn remaining(&self) -> Vec<ChildId> {
+        self.children
+            .values()
+            .filter(|k| {
+                let left = k
+                    .child
+                    .last_exit
+                    .as_ref()
+                    .is_some_and(|e| !e.evidence.leftover.is_empty());
+                !k.child.is_down()
+                    || (left && matches!(k.child.phase, Phase::Down(DownReason::ShutDown)))
+            })
+            .map(|k| k.plan.spec.id.clone())
+            .collect()
+    }
+
+    fn drain_report(&self, remaining: Vec<ChildId>) -> DrainReport {
+        let stopping = self
+            .drain
+            .as_ref()
+            .map(|d| d.stopping.clone())
+            .unwrap_or_default();
+        let down = |id: &ChildId| self.children.get(id).is_some_and(|k| k.child.is_down());
+        let killed = |id: &&ChildId| {
+            let exit = self
+                .children
+                .get(*id)
+                .and_then(|k| k.child.last_exit.as_ref());
+            exit.is_some_and(|e| e.killed_after_grace)
+        };
+        DrainReport {
+            stopped: stopping.iter().filter(|id| down(id)).count() as u64,
+            killed: stopping.iter().filter(killed).cloned().collect(),
+            remaining,
+        }
+    }
+
+    fn by_start_reversed(&self) -> Vec<ChildId> {
+        let mut all: Vec<(u64, ChildId)> = self
+            .children
+            .values()
+            .map(|k| (k.started, k.plan.spec.id.clone()))
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn arm_drain(&self, within: Duration) {
+        let me = self.me.clone();
+        self.args.clock.arm(
+            self.now() + within,
+            Box::new(move || {
+                let _ = me.cast(RootMsg::DrainDeadline);
+            }),
+        );
+    }
+}

@@ -1,0 +1,455 @@
+//! The root actor: the only writer of lifecycle state, and the only caller of `decide`.
+//!
+//! Owns: every child's state, the actors beneath it, all notices. Promises: one event at a time, all effects of one
+//! decision before the next event; every request is answered once; a child's failure, or its owner's panic, never ends
+//! the root. Never: waits for a child, touches a process or a file.
+
+mod apply;
+mod drain;
+mod inject;
+mod table;
+
+use crate::backend::Backend;
+use crate::clock::Clock;
+use crate::events::EventLog;
+use crate::evidence::Evidence;
+use crate::facts::Sampler;
+use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
+use crate::log::{LogActor, LogArgs};
+use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
+use crate::pump::{Pump, PumpEvent, PumpOptions};
+use crate::view::Board;
+use drain::Drain;
+use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_supervision::{
+    Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
+};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use table::Managed;
+
+/// Modules known at once.
+pub const MAX_MODULES: usize = 4096;
+
+/// The backends of a runtime, by mode.
+#[derive(Clone, Default)]
+pub struct Backends {
+    /// Runs processes of this machine.
+    pub native: Option<Arc<dyn Backend>>,
+    /// Runs containers.
+    pub container: Option<Arc<dyn Backend>>,
+}
+
+impl Backends {
+    fn of(&self, mode: Mode) -> Option<Arc<dyn Backend>> {
+        match mode {
+            Mode::Native => self.native.clone(),
+            Mode::Container => self.container.clone(),
+        }
+    }
+}
+
+/// What the root is started with.
+pub struct RootArgs {
+    /// Time and timers.
+    pub clock: Arc<dyn Clock>,
+    /// Where notices go.
+    pub events: Arc<EventLog>,
+    /// Where snapshots go.
+    pub board: Arc<Board>,
+    /// Where and how log bytes are kept.
+    pub logs: PumpOptions,
+    /// Where the pump's handle is put, for those who stop it at the end.
+    pub pump: Arc<OnceLock<Pump>>,
+    /// What runs modules.
+    pub backends: Backends,
+    /// What the trees use.
+    pub sampler: Arc<Sampler>,
+    /// What the health actor's lives have in common.
+    pub memory: Arc<Memory>,
+    /// Seed of all jitter.
+    pub seed: u64,
+    /// Is the fault gate open?
+    pub faults: bool,
+}
+
+/// The behaviour; all data is in [`RootState`].
+pub struct RootActor;
+
+/// Everything the root knows.
+pub struct RootState {
+    args: RootArgs,
+    pump: Pump,
+    me: ActorRef<RootMsg>,
+    log: ActorRef<LogMsg>,
+    health: ActorRef<HealthMsg>,
+    children: BTreeMap<ChildId, Managed>,
+    owners: HashMap<ActorId, (ChildId, u64)>,
+    starts: u64,
+    drain: Option<Drain>,
+}
+
+struct Sink(ActorRef<RootMsg>);
+
+impl HealthSink for Sink {
+    fn report(&self, id: &ChildId, inc: u64, change: HealthReport) {
+        let _ = self.0.cast(RootMsg::Health {
+            id: id.clone(),
+            inc,
+            change,
+        });
+    }
+}
+
+impl Actor for RootActor {
+    type Msg = RootMsg;
+    type State = RootState;
+    type Arguments = RootArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<RootMsg>,
+        args: RootArgs,
+    ) -> Result<RootState, ActorProcessingErr> {
+        let pump = start_pump(&me, &args)?;
+        let log = spawn_log(&me, &pump).await?;
+        let health = spawn_health(&me, &args, &pump).await?;
+        Ok(RootState {
+            args,
+            pump,
+            me,
+            log,
+            health,
+            children: BTreeMap::new(),
+            owners: HashMap::new(),
+            starts: 0,
+            drain: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<RootMsg>,
+        msg: RootMsg,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            RootMsg::Load {
+                plan,
+                base,
+                origin,
+                reply,
+            } => {
+                let _ = reply.send(state.load(plan, base, origin));
+            }
+            RootMsg::Unload { id, origin, reply } => {
+                let _ = reply.send(state.unload(&id, origin));
+            }
+            RootMsg::Ask {
+                id,
+                event,
+                origin,
+                reply,
+            } => {
+                let admission = state.ask(&id, event, origin).await;
+                let _ = reply.send(Answer {
+                    admission,
+                    seq: state.args.events.newest(),
+                });
+            }
+            RootMsg::Drain {
+                within,
+                origin,
+                reply,
+            } => state.begin_drain(within, origin, reply).await,
+            RootMsg::DrainNow => state.hurry_drain().await,
+            RootMsg::DrainDeadline => state.drain_deadline().await,
+            RootMsg::Inject {
+                fault,
+                label,
+                reply,
+            } => {
+                let _ = reply.send(state.inject(fault, label));
+            }
+            RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
+            RootMsg::Health { id, inc, change } => state.health(&id, inc, change).await,
+            RootMsg::Timer { id, inc, timer } => {
+                if let Some(child) = state.children.get_mut(&id) {
+                    child.forget_timer(timer);
+                }
+                state
+                    .step(&id, Some(inc), ChildEvent::Deadline(timer), None)
+                    .await;
+            }
+            RootMsg::LogState {
+                id,
+                inc,
+                fault,
+                dropped,
+            } => state.log_state(&id, inc, fault, dropped),
+        }
+        state.check_drain();
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _me: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(cell, _, _) => {
+                state.actor_gone(cell.get_id(), None).await?
+            }
+            SupervisionEvent::ActorFailed(cell, why) => {
+                state
+                    .actor_gone(cell.get_id(), Some(why.to_string()))
+                    .await?;
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        state.check_drain();
+        Ok(())
+    }
+}
+
+fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProcessingErr> {
+    let root = me.clone();
+    let sink = move |event| {
+        let (key, fault, dropped) = match event {
+            PumpEvent::Degraded { key, fault } => (key, Some(fault.to_string()), 0),
+            PumpEvent::Recovered { key, tally } => (key, None, tally.bytes),
+            PumpEvent::Ended { .. } => return,
+            PumpEvent::Restarted { count } => {
+                tracing::error!(count, "the log pump panicked and went on where it had been");
+                return;
+            }
+        };
+        let _ = root.cast(RootMsg::LogState {
+            id: ChildId::new(&key.module),
+            inc: key.run,
+            fault,
+            dropped,
+        });
+    };
+    let pump = Pump::start(args.logs.clone(), sink)?;
+    let _ = args.pump.set(pump.clone());
+    Ok(pump)
+}
+
+async fn spawn_log(
+    me: &ActorRef<RootMsg>,
+    pump: &Pump,
+) -> Result<ActorRef<LogMsg>, ActorProcessingErr> {
+    let log = LogArgs { pump: pump.clone() };
+    Ok(Actor::spawn_linked(None, LogActor, log, me.get_cell())
+        .await?
+        .0)
+}
+
+async fn spawn_health(
+    me: &ActorRef<RootMsg>,
+    args: &RootArgs,
+    pump: &Pump,
+) -> Result<ActorRef<HealthMsg>, ActorProcessingErr> {
+    let health = HealthArgs {
+        clock: args.clock.clone(),
+        sink: Arc::new(Sink(me.clone())),
+        sampler: args.sampler.clone(),
+        logs: Arc::new(Evidence {
+            board: args.board.clone(),
+            pump: pump.clone(),
+        }),
+        memory: args.memory.clone(),
+        seed: args.seed,
+    };
+    Ok(
+        Actor::spawn_linked(None, HealthActor, health, me.get_cell())
+            .await?
+            .0,
+    )
+}
+
+impl RootState {
+    fn load(
+        &mut self,
+        plan: Arc<LaunchPlan>,
+        base: u64,
+        origin: Origin,
+    ) -> Result<Loaded, DeniedReason> {
+        if self.drain.is_some() {
+            return Err(DeniedReason::Draining);
+        }
+        let id = plan.spec.id.clone();
+        let backend = self
+            .args
+            .backends
+            .of(plan.mode)
+            .ok_or(DeniedReason::NotPermitted)?;
+        let fallback = plan.fallback.clone();
+        let full = self.children.len() >= MAX_MODULES;
+        let outcome = match self.children.get_mut(&id) {
+            Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
+            Some(known) if !known.child.is_down() => return Err(DeniedReason::StillUp),
+            Some(known) => {
+                known.replace(plan, backend);
+                Loaded::Replaced
+            }
+            None if full => return Err(DeniedReason::Busy),
+            None => {
+                self.children
+                    .insert(id.clone(), Managed::new(plan, backend, base));
+                Loaded::New
+            }
+        };
+        self.publish(&id, NoticeKind::Loaded, origin.clone());
+        if let Some(reason) = fallback {
+            self.publish(&id, NoticeKind::ModeFallback { reason }, origin);
+        }
+        self.show(&id);
+        Ok(outcome)
+    }
+
+    fn unload(&mut self, id: &ChildId, origin: Origin) -> Result<(), DeniedReason> {
+        let known = self.children.get(id).ok_or(DeniedReason::UnknownModule)?;
+        if !known.child.is_down() {
+            return Err(DeniedReason::StillUp);
+        }
+        self.publish(id, NoticeKind::Unloaded, origin);
+        self.children.remove(id);
+        self.args.board.remove(id);
+        Ok(())
+    }
+
+    async fn ask(&mut self, id: &ChildId, event: ChildEvent, origin: Origin) -> Admission {
+        if !self.children.contains_key(id) {
+            return Admission::Denied(DeniedReason::UnknownModule);
+        }
+        let starts = matches!(
+            event,
+            ChildEvent::StartRequested | ChildEvent::RestartRequested { .. }
+        );
+        if starts && self.drain.is_some() {
+            return Admission::Denied(DeniedReason::Draining);
+        }
+        // Only requests reach this, and each of them is answered by the core.
+        self.step(id, None, event, Some(origin))
+            .await
+            .unwrap_or(Admission::Denied(DeniedReason::Busy))
+    }
+
+    async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        let event = match report {
+            ModuleReport::Spawned(spawned) => {
+                let identity = spawned.identity.clone();
+                if known.child.inc == inc {
+                    known.came_up(*spawned, self.args.clock.wall_ms());
+                }
+                ChildEvent::Spawned { identity }
+            }
+            ModuleReport::SpawnFailed { fault } => {
+                known.owner_done(inc, &mut self.owners);
+                ChildEvent::SpawnFailed { fault }
+            }
+            ModuleReport::Exited { status, evidence } => {
+                known.owner_done(inc, &mut self.owners);
+                if known.child.inc == inc {
+                    known.went_down(self.args.clock.wall_ms());
+                }
+                ChildEvent::Exited { status, evidence }
+            }
+        };
+        let origin = known.injected_origin(inc, &event);
+        self.step(id, Some(inc), event, Some(origin)).await;
+    }
+
+    async fn health(&mut self, id: &ChildId, inc: u64, change: HealthReport) {
+        match change {
+            HealthReport::Event(event) => {
+                self.step(id, Some(inc), event, None).await;
+            }
+            HealthReport::Verdict(view) => {
+                let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
+                    return;
+                };
+                let kind = NoticeKind::Health {
+                    state: view.state.as_str().into(),
+                    reason: view.reason.clone(),
+                    probe: view.probe,
+                };
+                known.health = view;
+                self.publish(id, kind, Origin::Observed);
+                self.show(id);
+            }
+        }
+    }
+
+    fn log_state(&mut self, id: &ChildId, inc: u64, fault: Option<String>, dropped: u64) {
+        if self.children.get(id).is_none_or(|k| k.child.inc != inc) {
+            return;
+        }
+        let kind = match fault {
+            Some(fault) => NoticeKind::LogDegraded { fault },
+            None => NoticeKind::LogRecovered { dropped },
+        };
+        self.publish(id, kind, Origin::Observed);
+        self.show(id);
+    }
+
+    async fn actor_gone(
+        &mut self,
+        gone: ActorId,
+        failure: Option<String>,
+    ) -> Result<(), ActorProcessingErr> {
+        if gone == self.log.get_id() {
+            tracing::error!(
+                why = failure.as_deref().unwrap_or("stopped"),
+                "the log actor died; starting a new one"
+            );
+            self.log = spawn_log(&self.me, &self.pump).await?;
+        } else if gone == self.health.get_id() {
+            tracing::error!(
+                why = failure.as_deref().unwrap_or("stopped"),
+                "the health actor died; starting a new one"
+            );
+            self.health = spawn_health(&self.me, &self.args, &self.pump).await?;
+            self.rewatch();
+        } else if let Some((id, inc)) = self.owners.remove(&gone) {
+            tracing::error!(module = %id, run = inc, why = failure.as_deref().unwrap_or("stopped"), "a module's owner died");
+            self.step(&id, Some(inc), ChildEvent::OwnerDied, None).await;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
+        let inc = self.children.get(id).map_or(0, |k| k.child.inc);
+        self.publish_for(id, inc, kind, origin)
+    }
+
+    fn publish_for(&self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
+        self.args.events.append(Notice {
+            seq: Seq(0),
+            at: self.now(),
+            wall_ms: self.args.clock.wall_ms(),
+            id: id.clone(),
+            inc,
+            origin,
+            kind,
+        })
+    }
+
+    fn show(&self, id: &ChildId) {
+        if let Some(known) = self.children.get(id) {
+            self.args.board.put(Arc::new(known.view()));
+        }
+    }
+
+    fn now(&self) -> Uptime {
+        self.args.clock.now()
+    }
+}

@@ -1,0 +1,153 @@
+//! One row of the root's table: a child's state and what the root holds for it.
+
+use crate::backend::{Backend, ChildHandle, ReadySource};
+use crate::clock::{Clock, TimerId};
+use crate::messages::{ModuleMsg, Spawned, Watch};
+use crate::pump::StreamStats;
+use crate::view::{HealthView, View};
+use lair_manifests::launch::LaunchPlan;
+use lair_supervision::{Child, ChildEvent, ChildId, Origin, StartFault, TimerKind};
+use ractor::{ActorId, ActorRef};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What the root knows and holds of one module.
+pub(super) struct Managed {
+    pub plan: Arc<LaunchPlan>,
+    pub child: Child,
+    pub backend: Arc<dyn Backend>,
+    pub owner: Option<(u64, ActorRef<ModuleMsg>)>,
+    pub handle: Option<Arc<dyn ChildHandle>>,
+    pub ready: Option<ReadySource>,
+    pub log: Option<Arc<StreamStats>>,
+    pub health: HealthView,
+    pub origin: Origin,
+    /// Position in the order of starts, for the order of stops.
+    pub started: u64,
+    /// A start fault to deliver instead of the next start, with its label.
+    pub fail_next: Option<(StartFault, String)>,
+    /// Label of a fault whose effect on this incarnation is still to be seen.
+    pub injected: Option<(u64, String)>,
+    timers: Vec<(TimerKind, TimerId)>,
+    started_ms: Option<u64>,
+    finished_ms: Option<u64>,
+}
+
+impl Managed {
+    pub fn new(plan: Arc<LaunchPlan>, backend: Arc<dyn Backend>, base: u64) -> Self {
+        Managed {
+            plan,
+            child: Child::loaded(base),
+            backend,
+            owner: None,
+            handle: None,
+            ready: None,
+            log: None,
+            health: HealthView::default(),
+            origin: Origin::Observed,
+            started: 0,
+            fail_next: None,
+            injected: None,
+            timers: Vec::new(),
+            started_ms: None,
+            finished_ms: None,
+        }
+    }
+
+    pub fn replace(&mut self, plan: Arc<LaunchPlan>, backend: Arc<dyn Backend>) {
+        self.plan = plan;
+        self.backend = backend;
+    }
+
+    pub fn came_up(&mut self, spawned: Spawned, wall_ms: u64) {
+        self.handle = Some(spawned.handle);
+        self.ready = spawned.ready;
+        self.log = spawned.log;
+        self.started_ms = Some(wall_ms);
+        self.finished_ms = None;
+    }
+
+    pub fn went_down(&mut self, wall_ms: u64) {
+        self.handle = None;
+        self.ready = None;
+        self.finished_ms = Some(wall_ms);
+        self.health = HealthView::default();
+    }
+
+    /// The owner has made its last report: its end is no news.
+    pub fn owner_done(&mut self, inc: u64, owners: &mut HashMap<ActorId, (ChildId, u64)>) {
+        if let Some((_, owner)) = self.owner.take_if(|(of, _)| *of == inc) {
+            owners.remove(&owner.get_id());
+        }
+    }
+
+    pub fn owner_of(&self, inc: u64) -> Option<&ActorRef<ModuleMsg>> {
+        self.owner
+            .as_ref()
+            .filter(|(of, _)| *of == inc)
+            .map(|(_, owner)| owner)
+    }
+
+    /// Whether what is reported now was caused by the fault gate.
+    pub fn injected_origin(&mut self, inc: u64, event: &ChildEvent) -> Origin {
+        let ends = matches!(
+            event,
+            ChildEvent::Exited { .. } | ChildEvent::SpawnFailed { .. }
+        );
+        match &self.injected {
+            Some((of, label)) if *of == inc => {
+                let origin = Origin::Injected {
+                    label: label.clone(),
+                };
+                if ends {
+                    self.injected = None;
+                }
+                origin
+            }
+            _ => Origin::Observed,
+        }
+    }
+
+    pub fn arm(&mut self, clock: &dyn Clock, timer: TimerKind, id: TimerId) {
+        self.cancel(clock, timer);
+        self.timers.push((timer, id));
+    }
+
+    pub fn cancel(&mut self, clock: &dyn Clock, timer: TimerKind) {
+        self.timers.retain(|(kind, id)| {
+            if *kind == timer {
+                clock.cancel(*id);
+            }
+            *kind != timer
+        });
+    }
+
+    pub fn forget_timer(&mut self, timer: TimerKind) {
+        self.timers.retain(|(kind, _)| *kind != timer);
+    }
+
+    pub fn watch(&self) -> Option<Watch> {
+        let ready = self.ready.as_ref().and_then(|r| r.try_clone().ok());
+        Some(Watch {
+            id: self.plan.spec.id.clone(),
+            inc: self.child.inc,
+            plan: self.plan.clone(),
+            handle: self.handle.clone()?,
+            ready,
+        })
+    }
+
+    pub fn view(&self) -> View {
+        View {
+            backend: self.backend.name(),
+            plan: self.plan.clone(),
+            child: self.child.clone(),
+            health: self.health.clone(),
+            handle: self.handle.clone(),
+            log: self.log.clone(),
+            origin: self.origin.clone(),
+            started_ms: self.started_ms,
+            finished_ms: self.finished_ms,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From a published snapshot to the status object.
+
+use super::words::{errno_name, policy_word, rfc3339};
+use super::{Exit, Health, Logs, Memory, ModuleStatus, Port, Reason, Resources, Restarts};
+use crate::clock::Clock;
+use crate::facts::Sampler;
+use crate::view::View;
+use lair_supervision::status::{self as core, Lifecycle, ReasonCode};
+use lair_supervision::{ChildIdentity, Origin, StartStage, Uptime};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A usage younger than this is shown as it is.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What is needed besides the snapshot.
+pub struct Renderer<'a> {
+    /// For the wall clock of deadlines.
+    pub clock: &'a dyn Clock,
+    /// For what the tree uses.
+    pub sampler: &'a Sampler,
+    /// Folder of all log folders.
+    pub log_dir: &'a Path,
+}
+
+impl Renderer<'_> {
+    /// The status object of one module.
+    #[must_use]
+    pub fn status(&self, view: &View) -> ModuleStatus {
+        let life = Lifecycle::of(&view.child);
+        let identity = view.child.identity();
+        ModuleStatus {
+            name: view.plan.spec.id.to_string(),
+            version: view.plan.version.clone(),
+            run: life.run,
+            mode: view.plan.mode.as_str().to_owned(),
+            backend: view.backend.to_owned(),
+            state: word(&life.state),
+            reason: life.reason.as_ref().map(|r| reason(r, &life)),
+            desired: life.desired,
+            ready: life.ready,
+            health: health(view),
+            pid: match identity {
+                Some(ChildIdentity::Native { pid, .. }) => Some(*pid),
+                _ => None,
+            },
+            container: match identity {
+                Some(ChildIdentity::Container { engine_id, .. }) => Some(engine_id.clone()),
+                _ => None,
+            },
+            started_at: view.started_ms.map(rfc3339),
+            finished_at: view.finished_ms.map(rfc3339),
+            exit: life.exit.as_ref().map(|e| self.exit(e, life.run)),
+            restarts: Restarts {
+                count: life.restarts,
+                policy: policy_word(view.plan.spec.restart).to_owned(),
+                next_at: life.next_at.map(|at| rfc3339(self.wall(at))),
+            },
+            resources: self.resources(view),
+            ports: view
+                .plan
+                .ports
+                .iter()
+                .map(|p| Port {
+                    name: p.name.clone(),
+                    port: p.port,
+                    address: p.address.clone(),
+                })
+                .collect(),
+            exposure: if identity.is_some() {
+                "as-declared"
+            } else {
+                "unknown"
+            }
+            .to_owned(),
+            logs: self.logs(view),
+            origin: match &view.origin {
+                Origin::Observed => "observed".to_owned(),
+                Origin::Requested { peer } => format!("requested by {peer}"),
+                Origin::Injected { label } => format!("injected: {label}"),
+            },
+        }
+    }
+
+    fn wall(&self, at: Uptime) -> u64 {
+        let (now, wall) = (self.clock.now(), self.clock.wall_ms());
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        if at > now {
+            wall.saturating_add(ms(at.since(now)))
+        } else {
+            wall.saturating_sub(ms(now.since(at)))
+        }
+    }
+
+    fn exit(&self, exit: &core::Exit, run: u64) -> Exit {
+        Exit {
+            code: exit.code,
+            signal: exit.signal,
+            unknown: exit.unknown.then_some(true),
+            oom: exit.oom,
+            by_us: exit.by_us,
+            killed_after_grace: exit.killed_after_grace,
+            run,
+            at: Some(rfc3339(self.wall(exit.at))),
+        }
+    }
+
+    fn resources(&self, view: &View) -> Resources {
+        let limit = view.plan.limits.memory;
+        let mut resources = Resources {
+            memory: Memory {
+                limit,
+                by: limit.map(|_| "not enforced in this version of lair".to_owned()),
+                ..Memory::default()
+            },
+            ..Resources::default()
+        };
+        if let Some(handle) = &view.handle {
+            let sampled =
+                self.sampler
+                    .fresh(&view.plan.spec.id, view.child.inc, &handle.tree(), FRESH);
+            if !sampled.usage.pids.is_empty() {
+                resources.memory.current = Some(sampled.usage.rss);
+                resources.cpu_ms = Some(sampled.usage.cpu_ms);
+                resources.processes = Some(sampled.usage.pids.len() as u64);
+            }
+        }
+        resources
+    }
+
+    fn logs(&self, view: &View) -> Logs {
+        let current = view.log.as_ref().and_then(|l| l.current_path());
+        Logs {
+            dir: self
+                .log_dir
+                .join(view.plan.spec.id.as_str())
+                .display()
+                .to_string(),
+            current: current.map(|p| p.display().to_string()),
+            bytes: view.log.as_ref().map_or(0, |l| l.bytes()),
+            dropped: view.log.as_ref().map_or(0, |l| l.dropped().bytes),
+        }
+    }
+}
+
+fn health(view: &View) -> Health {
+    let when = |ms: u64| (ms > 0).then(|| rfc3339(ms));
+    Health {
+        state: view.health.state,
+        reason: view.health.reason.clone(),
+        since: when(view.health.since_ms),
+        probe: view.health.probe,
+        checked: when(view.health.checked_ms.load(Ordering::Relaxed)),
+    }
+}
+
+fn reason(reason: &core::Reason, life: &Lifecycle) -> Reason {
+    let evidence = life
+        .exit
+        .as_ref()
+        .map(|e| e.leftover.clone())
+        .unwrap_or_default();
+    Reason {
+        code: word(&reason.code),
+        message: reason.message.clone(),
+        stage: reason.stage.as_ref().map(word),
+        errno: reason.errno.map(errno_name),
+        evidence,
+        next_step: Some(next_step(reason).to_owned()),
+    }
+}
+
+/// What a person would do now.
+fn next_step(reason: &core::Reason) -> &'static str {
+    match (reason.code, reason.stage) {
+        (ReasonCode::StartFailed, Some(StartStage::Exec)) => {
+            "check that the program named first in `runtime.native.command` exists and may be executed"
+        }
+        (ReasonCode::StartFailed, Some(StartStage::ChangeDir)) => "check `runtime.native.workdir`",
+        (ReasonCode::StartFailed, Some(StartStage::DropPrivileges)) => {
+            "check `runtime.native.user`, or run lair as root"
+        }
+        (ReasonCode::StartFailed, _) => {
+            "see the message; `lair doctor` shows what the machine lacks"
+        }
+        (ReasonCode::StartTimedOut, _) => "look at the machine's load, then start it again",
+        (ReasonCode::Crashed, _) => {
+            "read its last words: `lair logs NAME --previous` or `lair logs NAME -n 50`"
+        }
+        (ReasonCode::Unhealthy, _) => "see the probe's evidence under health, and its log",
+        (ReasonCode::NotReadyInTime, _) => {
+            "see its log; give it more time with `runtime.health.startup.deadline`"
+        }
+        (ReasonCode::GaveUp, _) => {
+            "mend the cause of the last end, then `lair start NAME`: the budget is then fresh"
+        }
+        (ReasonCode::StopIncomplete, _) => {
+            "end what is named in the evidence, or ask why it can't be ended"
+        }
+        (ReasonCode::Internal, _) => {
+            "this is a fault of lair: please report it with lair's own log"
+        }
+        (ReasonCode::KilledAfterGrace, _) => {
+            "nothing is wrong; a longer `runtime.stop.grace` gives it more time"
+        }
+        (ReasonCode::OutOfSight, _) => "nothing: it is looked for again by itself",
+    }
+}
+
+/// The snake_case word under which a value is serialised.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,122 @@
+//! A text to be read, and how it comes from a file.
+//!
+//! Owns: what is opened and how much of it is read. Promises: bounded time: a FIFO, a device, a folder, a loop of links
+//! and a file that is too long are refused by name. Never: follows what a file says to another file.
+
+use crate::problem::{Problem, ProblemKind};
+use crate::trust::FileFacts;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest file with one module, in bytes; also of a configuration.
+pub const MAX_MODULE: usize = 1 << 20;
+/// Longest stack, in bytes.
+pub const MAX_STACK: usize = 16 << 20;
+
+/// A text to be read.
+#[derive(Clone)]
+pub struct Source {
+    /// Its name, for people.
+    pub name: Arc<str>,
+    /// The text.
+    pub text: String,
+    /// The folder that relative paths in it start from.
+    pub dir: PathBuf,
+    /// SHA-256 of the text, lower-case hex.
+    pub digest: Arc<str>,
+    /// Whose file it is; nothing for a text that came another way.
+    pub facts: Option<FileFacts>,
+}
+
+impl Source {
+    /// A text that is no file: of the bridge, or a test.
+    #[must_use]
+    pub fn of_text(name: &str, text: &str, dir: &Path) -> Self {
+        Source {
+            name: Arc::from(name),
+            text: text.to_owned(),
+            dir: dir.to_owned(),
+            digest: digest(text.as_bytes()),
+            facts: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Source");
+        shown
+            .field("name", &self.name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a manifest, a stack or a configuration, at most 16 MiB of it.
+///
+/// # Errors
+/// What kept it from being read, with the file's name.
+pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
+    let name = path.to_string_lossy();
+    let wrong = |what: String| Problem::of_file(ProblemKind::Syntax, &name, what);
+    let file = open(path).map_err(|e| wrong(format!("the file can't be opened: {e}")))?;
+    let meta = file
+        .metadata()
+        .map_err(|e| wrong(format!("the file can't be looked at: {e}")))?;
+    if !meta.is_file() {
+        return Err(wrong("this is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_STACK as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| wrong(format!("the file can't be read: {e}")))?;
+    if bytes.len() > MAX_STACK {
+        return Err(too_large(&name, MAX_STACK));
+    }
+    let digest = digest(&bytes);
+    let text = String::from_utf8(bytes).map_err(|_| wrong("the file is not UTF-8".to_owned()))?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    let folder = std::fs::metadata(&dir).ok();
+    let facts = FileFacts {
+        path: absolute,
+        owner: meta.uid(),
+        group: meta.gid(),
+        mode: meta.mode(),
+        folder: folder.map(|m| (m.uid(), m.gid(), m.mode())),
+        sha256: digest.to_string(),
+    };
+    Ok(Source {
+        name: Arc::from(&*name),
+        text,
+        dir,
+        digest,
+        facts: Some(facts),
+    })
+}
+
+pub(crate) fn too_large(name: &str, limit: usize) -> Problem {
+    let what = format!("longer than {}", crate::units::show_size(limit as u64));
+    Problem::of_file(ProblemKind::TooLarge, name, what)
+}
+
+/// Never waits: not for the other end of a FIFO, not for a terminal.
+fn open(path: &Path) -> std::io::Result<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+fn digest(bytes: &[u8]) -> Arc<str> {
+    use std::fmt::Write;
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string can't fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Arc::from(hex)
+}

@@ -1,0 +1,236 @@
+//! From `Up`: it runs.
+
+use super::Ignored;
+use super::turn::{Counted, Life, Stop, Turn};
+use crate::child::{
+    ChildIdentity, Desired, DownReason, Phase, Readiness, RestartHistory, Sight, StopCause,
+};
+use crate::effect::{Effect, TimerKind};
+use crate::event::{ChildEvent, ExitEvidence, ExitStatus};
+use crate::notice::NoticeKind;
+use std::time::Duration;
+
+pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
+    let Some(life) = Living::of(turn) else {
+        return Err(Ignored::Unexpected);
+    };
+    let grace = turn.spec.grace;
+    match event {
+        ChildEvent::StartRequested => {
+            if turn.child.draining {
+                return turn.denied_draining();
+            }
+            turn.satisfied()
+        }
+        ChildEvent::StopRequested { grace: asked } => {
+            turn.child.desired = Desired::Down;
+            life.stop(turn, StopCause::Requested, asked.unwrap_or(grace));
+            turn.accepted()
+        }
+        ChildEvent::KillRequested => {
+            turn.child.desired = Desired::Down;
+            life.stop(turn, StopCause::Requested, Duration::ZERO);
+            turn.accepted()
+        }
+        ChildEvent::ShutdownRequested { grace: asked } => {
+            turn.child.draining = true;
+            turn.child.desired = Desired::Down;
+            life.stop(turn, StopCause::Shutdown, asked.unwrap_or(grace));
+            turn.accepted()
+        }
+        ChildEvent::RestartRequested { grace: asked } => restart(turn, life, asked),
+        ChildEvent::BecameReady => became_ready(turn, &life),
+        ChildEvent::LostReadiness => lost_readiness(turn, &life),
+        ChildEvent::LivenessFailed { kind } => {
+            life.stop(turn, StopCause::Unhealthy(kind), grace);
+            Ok(())
+        }
+        ChildEvent::Stalled | ChildEvent::Deadline(TimerKind::Readiness) => match life.readiness {
+            Readiness::Awaiting { .. } => {
+                life.stop(turn, StopCause::NotReadyInTime, grace);
+                Ok(())
+            }
+            Readiness::Ready { .. } | Readiness::NotReady { .. } => Err(Ignored::Stale),
+        },
+        ChildEvent::Deadline(TimerKind::Settle) => settled(turn, &life),
+        ChildEvent::Deadline(TimerKind::Resight) => turn.look_again(life.sight),
+        ChildEvent::Deadline(
+            TimerKind::Start | TimerKind::Grace | TimerKind::Kill | TimerKind::Backoff,
+        ) => Err(Ignored::Stale),
+        ChildEvent::Exited { status, evidence } => exited(turn, &life, status, evidence),
+        ChildEvent::SightLost => {
+            let sight = turn.lose_sight(life.sight);
+            sight_is(turn, sight)
+        }
+        ChildEvent::SightRegained => {
+            let sight = turn.regain_sight(life.sight);
+            sight_is(turn, sight)
+        }
+        ChildEvent::OwnerDied => owner_died(turn, life),
+        ChildEvent::Adopted { .. }
+        | ChildEvent::Spawned { .. }
+        | ChildEvent::SpawnFailed { .. } => Err(Ignored::Unexpected),
+    }
+}
+
+/// What `Phase::Up` holds, out of the way of the child being changed.
+struct Living {
+    identity: ChildIdentity,
+    readiness: Readiness,
+    sight: Sight,
+}
+
+impl Living {
+    fn of(turn: &Turn<'_>) -> Option<Self> {
+        match &turn.child.phase {
+            Phase::Up {
+                identity,
+                readiness,
+                sight,
+                since: _,
+            } => Some(Living {
+                identity: identity.clone(),
+                readiness: *readiness,
+                sight: *sight,
+            }),
+            Phase::Down(_)
+            | Phase::Spawning { .. }
+            | Phase::Stopping { .. }
+            | Phase::Waiting { .. } => None,
+        }
+    }
+
+    /// Probes stop before the signal is sent, so that a stop is never seen as a failure.
+    fn unwatch(&self, turn: &mut Turn<'_>) {
+        turn.push(Effect::Unwatch);
+        match self.readiness {
+            Readiness::Awaiting { deadline: Some(_) } => turn.cancel(TimerKind::Readiness),
+            Readiness::Ready { .. } => turn.cancel(TimerKind::Settle),
+            Readiness::Awaiting { deadline: None } | Readiness::NotReady { .. } => {}
+        }
+    }
+
+    fn stop(self, turn: &mut Turn<'_>, cause: StopCause, grace: Duration) {
+        self.unwatch(turn);
+        turn.stop(Stop {
+            cause,
+            grace,
+            identity: Some(self.identity),
+            sight: self.sight,
+        });
+    }
+}
+
+fn restart(turn: &mut Turn<'_>, life: Living, grace: Option<Duration>) -> Counted {
+    if turn.child.draining {
+        return turn.denied_draining();
+    }
+    let inc = turn.child.inc + 1;
+    let grace = grace.unwrap_or(turn.spec.grace);
+    life.stop(turn, StopCause::Restart, grace);
+    turn.answer(crate::admission::Admission::Accepted { inc })
+}
+
+fn readiness_is(turn: &mut Turn<'_>, next: Readiness) -> Counted {
+    if let Phase::Up { readiness, .. } = &mut turn.child.phase {
+        *readiness = next;
+    }
+    Ok(())
+}
+
+fn sight_is(turn: &mut Turn<'_>, next: Sight) -> Counted {
+    if let Phase::Up { sight, .. } = &mut turn.child.phase {
+        *sight = next;
+    }
+    Ok(())
+}
+
+fn became_ready(turn: &mut Turn<'_>, life: &Living) -> Counted {
+    match life.readiness {
+        Readiness::Ready { .. } => return Ok(()),
+        Readiness::Awaiting { deadline: Some(_) } => turn.cancel(TimerKind::Readiness),
+        Readiness::Awaiting { deadline: None } | Readiness::NotReady { .. } => {}
+    }
+    let ready = turn.serve();
+    readiness_is(turn, ready)
+}
+
+fn lost_readiness(turn: &mut Turn<'_>, life: &Living) -> Counted {
+    match life.readiness {
+        Readiness::Awaiting { .. } | Readiness::NotReady { .. } => Ok(()),
+        Readiness::Ready { .. } => {
+            turn.cancel(TimerKind::Settle);
+            turn.publish(NoticeKind::NotReady);
+            let since = turn.now;
+            readiness_is(turn, Readiness::NotReady { since })
+        }
+    }
+}
+
+fn settled(turn: &mut Turn<'_>, life: &Living) -> Counted {
+    match life.readiness {
+        Readiness::Ready { since } => {
+            let due = since + turn.spec.settle;
+            if turn.now < due {
+                // The timer of an earlier stretch of readiness was already under way.
+                turn.arm(TimerKind::Settle, due);
+                return Ok(());
+            }
+            let total = turn.child.history.total;
+            turn.child.history = RestartHistory {
+                total,
+                ..RestartHistory::default()
+            };
+            turn.publish(NoticeKind::Settled);
+            Ok(())
+        }
+        Readiness::Awaiting { .. } | Readiness::NotReady { .. } => Err(Ignored::Stale),
+    }
+}
+
+fn exited(
+    turn: &mut Turn<'_>,
+    life: &Living,
+    status: ExitStatus,
+    evidence: ExitEvidence,
+) -> Counted {
+    life.unwatch(turn);
+    if life.sight != Sight::Live {
+        turn.cancel(TimerKind::Resight);
+    }
+    turn.exited(status, evidence, false);
+    let never_served = turn.spec.awaits_ready && !turn.child.was_ready;
+    let failed = never_served || !turn.spec.success.holds(status);
+    turn.judge(Life {
+        status,
+        cause: None,
+        failed,
+        reason: if failed {
+            DownReason::Crashed(status)
+        } else {
+            DownReason::Completed(status)
+        },
+        lived: true,
+    });
+    Ok(())
+}
+
+fn owner_died(turn: &mut Turn<'_>, life: Living) -> Counted {
+    life.unwatch(turn);
+    let cause = StopCause::OwnerDied;
+    turn.publish(NoticeKind::OwnerDied);
+    turn.child.phase = Phase::Stopping {
+        since: turn.now,
+        cause,
+        deadline: turn.now,
+        killed: false,
+        grace_over: false,
+        stuck: false,
+        identity: Some(life.identity),
+        sight: life.sight,
+    };
+    turn.publish(NoticeKind::Stopping { cause });
+    turn.push(Effect::Entomb);
+    turn.note_killed();
+    Ok(())
+}
