@@ -7,6 +7,7 @@
 
 pub mod frame;
 pub mod listen;
+pub mod logline;
 pub mod methods;
 pub mod metrics;
 pub mod notice;

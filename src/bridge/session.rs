@@ -4,9 +4,10 @@
 //! a peer that does not read is not read from. Never: spawns a task or waits for an actor to answer a read.
 
 use super::frame::{FrameError, FrameReader};
+use super::methods::logs::FollowParams;
 use super::methods::types::{Done, SubscribeParams, Subscribed, UnsubscribeParams};
 use super::methods::{Call, Context, Later, OnConnection, params, registry};
-use super::subscription::EventSubscription;
+use super::subscription::{EventSubscription, LogSubscription};
 use super::wire::{BadRequest, Request, RpcError, write_error, write_result};
 use super::{MAX_DEPTH, MAX_FRAME, MAX_IN_FLIGHT, MAX_QUEUED, MAX_SUBSCRIPTIONS};
 use futures_util::StreamExt;
@@ -45,6 +46,7 @@ struct Session {
     changes: Work,
     waits: Work,
     events: Vec<EventSubscription>,
+    logs: Vec<LogSubscription>,
     next_subscription: u64,
     newest: watch::Receiver<Seq>,
     closing: watch::Receiver<bool>,
@@ -63,6 +65,7 @@ pub(super) async fn run(mut stream: UnixStream, context: Context, closing: watch
         changes: Work::new(),
         waits: Work::new(),
         events: Vec::new(),
+        logs: Vec::new(),
         next_subscription: 1,
         closing,
     };
@@ -82,19 +85,22 @@ impl Session {
     async fn step_is_last(&mut self, stream: &mut UnixStream) -> bool {
         self.take_lines();
         self.pump_events();
+        self.pump_logs();
         if self.gone {
             self.out.clear();
             self.written = 0;
             self.waits.clear();
             self.events.clear();
+            self.logs.clear();
         }
-        let idle = self.changes.is_empty() && self.waits.is_empty() && self.events.is_empty();
+        let idle = self.changes.is_empty() && self.waits.is_empty() && self.events.is_empty() && self.logs.is_empty();
         if self.input == Input::Ended && idle && self.queued() == 0 {
             return true;
         }
         let closing = *self.closing.borrow();
         let reads = self.input == Input::Open && self.may_take() && !closing;
         let pumps = !self.events.is_empty() && self.queued() < BUSY;
+        let tails = !self.logs.is_empty() && self.queued() < BUSY;
         if closing && self.queued() == 0 && self.changes.is_empty() && self.waits.is_empty() {
             return true;
         }
@@ -113,6 +119,7 @@ impl Session {
                 Err(_) => self.leave(),
             },
             _ = self.newest.changed(), if pumps => {}
+            () = fresh(&mut self.logs), if tails => {}
             _ = self.closing.changed(), if !closing => {}
             () = tokio::time::sleep(LOOK), if !reads && !self.gone => {
                 if has_left(stream).await {
@@ -254,13 +261,19 @@ impl Session {
                 self.events.push(events);
             }
             OnConnection::Logs => {
-                return Err(RpcError::refused("unsupported", "not yet"));
+                let asked: FollowParams = params(raw)?;
+                let subscription = self.new_subscription()?;
+                let log = LogSubscription::new(subscription.clone(), &asked, &self.context.handle)?;
+                let seq = self.newest.borrow().0;
+                write_result(&mut self.out, id, &Subscribed { subscription, seq });
+                self.logs.push(log);
             }
             OnConnection::Unsubscribe => {
                 let asked: UnsubscribeParams = params(raw)?;
-                let before = self.events.len();
+                let before = self.subscriptions();
                 self.events.retain(|e| e.id() != asked.subscription);
-                if self.events.len() == before {
+                self.logs.retain(|l| l.id() != asked.subscription);
+                if self.subscriptions() == before {
                     return Err(RpcError::refused(
                         "unknown_subscription",
                         "this connection has no such subscription",
@@ -272,8 +285,12 @@ impl Session {
         Ok(())
     }
 
+    fn subscriptions(&self) -> usize {
+        self.events.len() + self.logs.len()
+    }
+
     fn new_subscription(&mut self) -> Result<String, RpcError> {
-        if self.events.len() >= MAX_SUBSCRIPTIONS {
+        if self.subscriptions() >= MAX_SUBSCRIPTIONS {
             return Err(RpcError::refused(
                 "too_many_subscriptions",
                 "this connection follows as much as it may",
@@ -282,6 +299,11 @@ impl Session {
         let id = self.next_subscription.to_string();
         self.next_subscription += 1;
         Ok(id)
+    }
+
+    fn pump_logs(&mut self) {
+        let (out, written) = (&mut self.out, self.written);
+        self.logs.retain_mut(|log| out.len() - written >= BUSY || log.pump(out));
     }
 
     fn pump_events(&mut self) {
@@ -294,6 +316,16 @@ impl Session {
             }
         }
     }
+}
+
+/// Is ready when one of the logs may have grown.
+async fn fresh(logs: &mut [LogSubscription]) {
+    std::future::poll_fn(|cx| {
+        // All are polled, so that each wakes this task.
+        let ready = logs.iter_mut().filter_map(|l| l.poll_fresh(cx).is_ready().then_some(())).count();
+        if ready > 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
 }
 
 const _: () = assert!(

@@ -5,7 +5,10 @@
 
 use super::methods::types::{Name, SubscribeParams};
 use super::notice::{WireEvent, kind_word};
+use super::logline::LogLine;
+use super::methods::logs::{FollowParams, unreadable};
 use super::wire::{RpcError, write_notification};
+use crate::tail::Tail;
 use crate::handle::RuntimeHandle;
 use lair_actors::status::ModuleStatus;
 use lair_supervision::{Notice, Seq};
@@ -125,5 +128,77 @@ impl EventSubscription {
         let word = kind_word(&notice.kind);
         self.wants_name(notice.id.as_str())
             && (self.types.is_empty() || self.types.iter().any(|t| word.starts_with(t.as_str())))
+    }
+}
+
+/// One subscription to a module's output.
+pub(super) struct LogSubscription {
+    id: String,
+    name: String,
+    tail: Tail,
+}
+
+#[derive(Serialize)]
+struct LogParams<'a> {
+    subscription: &'a str,
+    line: LogLine,
+}
+
+#[derive(Serialize)]
+struct MissedParams<'a> {
+    subscription: &'a str,
+    /// Files that were deleted before they could be read.
+    missed: u64,
+}
+
+#[derive(Serialize)]
+struct EndParams<'a> {
+    subscription: &'a str,
+    end: &'a str,
+}
+
+impl LogSubscription {
+    /// A subscription as asked for.
+    ///
+    /// # Errors
+    /// No such module, or its log can't be followed.
+    pub(super) fn new(id: String, asked: &FollowParams, handle: &RuntimeHandle) -> Result<Self, RpcError> {
+        let name = asked.name.as_str().to_owned();
+        handle.status(&name)?;
+        let (query, from) = asked.query()?;
+        let tail = Tail::open(handle.log_dir(), &name, query, from).map_err(|e| unreadable(&e))?;
+        Ok(LogSubscription { id, name, tail })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Is ready when there may be output.
+    pub(super) fn poll_fresh(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        self.tail.poll_fresh(cx)
+    }
+
+    /// Appends what has come; false when the subscription is over.
+    pub(super) fn pump(&mut self, out: &mut Vec<u8>) -> bool {
+        let subscription = self.id.as_str();
+        match self.tail.look() {
+            Ok(batch) => {
+                if batch.missed > 0 {
+                    let missed = batch.missed;
+                    write_notification(out, "log", &MissedParams { subscription, missed });
+                }
+                for entry in &batch.entries {
+                    let line = LogLine::of(&self.name, entry);
+                    write_notification(out, "log", &LogParams { subscription, line });
+                }
+                true
+            }
+            Err(e) => {
+                let end = e.to_string();
+                write_notification(out, "log", &EndParams { subscription, end: &end });
+                false
+            }
+        }
     }
 }

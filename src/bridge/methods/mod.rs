@@ -2,7 +2,7 @@
 //!
 //! Promises: parameters are typed, and unknown ones refused; what is answered `Now` waits for nobody.
 
-mod logs;
+pub(crate) mod logs;
 mod module;
 mod runtime;
 pub mod types;
