@@ -42,3 +42,6 @@ pub fn of_error(code: &str) -> Code {
         _ => FAILED,
     }
 }
+
+/// `serve`: the root actor died, and its modules with it.
+pub const ROOT_DIED: Code = Code(70);

@@ -51,6 +51,12 @@ impl Style {
         Style { on }
     }
 
+    /// Is it?
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
     /// The text in its tone.
     #[must_use]
     pub fn paint(&self, tone: Tone, text: &str) -> String {

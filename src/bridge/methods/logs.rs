@@ -93,6 +93,21 @@ struct ReadResult {
     missed: u64,
 }
 
+impl ReadParams {
+    fn query(&self) -> Result<Query, RpcError> {
+        let p = self;
+        Ok(Query {
+            runs: Runs::All,
+            tail: p.lines.filter(|_| p.from.is_none()).map(|n| usize::try_from(n.min(MOST_LINES)).unwrap_or(0)),
+            since: p.since_ms.map(stamp),
+            until: p.until_ms.map(stamp),
+            stream: p.stream.map(stream),
+            grep: p.grep.as_deref().map(pattern).transpose()?,
+            from: p.from.map(Cursor::from),
+        })
+    }
+}
+
 impl FollowParams {
     /// The query and the place.
     ///
@@ -122,15 +137,7 @@ fn pattern(text: &str) -> Result<regex_lite::Regex, RpcError> {
 }
 
 async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
-    let query = Query {
-        runs: Runs::All,
-        tail: p.lines.filter(|_| p.from.is_none()).map(|n| usize::try_from(n.min(MOST_LINES)).unwrap_or(0)),
-        since: p.since_ms.map(stamp),
-        until: p.until_ms.map(stamp),
-        stream: p.stream.map(stream),
-        grep: p.grep.as_deref().map(pattern).transpose()?,
-        from: p.from.map(Cursor::from),
-    };
+    let query = p.query()?;
     let log_dir = cx.handle.log_dir().to_owned();
     let known = cx.handle.status(p.name.as_str()).is_ok();
     let short = p.lines.is_some_and(|n| n <= 64);
@@ -142,11 +149,7 @@ async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
             more: false,
             missed: 0,
         }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let message = format!("no module {:?} is loaded, and none has left a log", p.name.as_str());
-            Err(RpcError::refused("unknown_module", &message))
-        }
-        Err(e) => Err(unreadable(&e)),
+        Err(e) => Err(no_log(&e, &p.name)),
     };
     // A short tail is in the page cache: cheaper read here than handed to another thread and back.
     if short {
@@ -155,6 +158,25 @@ async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| RpcError::internal(&format!("the reading broke off: {e}")))?
+}
+
+/// What `logs.read` answers, read from the files without a runtime.
+///
+/// # Errors
+/// As `logs.read`.
+pub(crate) fn read_files(log_dir: &std::path::Path, params: serde_json::Value) -> Result<serde_json::Value, RpcError> {
+    let p: ReadParams = serde_json::from_value(params).map_err(|e| RpcError::invalid_params(&e.to_string()))?;
+    let query = p.query()?;
+    let reader = LogReader::open(log_dir, p.name.as_str()).map_err(|e| no_log(&e, &p.name))?;
+    serde_json::to_value(gather(&reader, query, &p)?).map_err(|e| RpcError::internal(&e.to_string()))
+}
+
+fn no_log(e: &io::Error, name: &Name) -> RpcError {
+    if e.kind() != io::ErrorKind::NotFound {
+        return unreadable(e);
+    }
+    let message = format!("no module {:?} is loaded, and none has left a log", name.as_str());
+    RpcError::refused("unknown_module", &message)
 }
 
 fn stamp(ms: i64) -> Stamp {
