@@ -145,7 +145,8 @@ impl Client {
         params: &P,
     ) -> Result<R, CallError> {
         let text = self.call(method, params)?;
-        serde_json::from_str(&text).map_err(|e| CallError::Broken(format!("{method} answered: {e}")))
+        serde_json::from_str(&text)
+            .map_err(|e| CallError::Broken(format!("{method} answered: {e}")))
     }
 
     /// Several calls in one write; the replies in the order of the calls.
@@ -244,10 +245,20 @@ impl Client {
             let got = self.stream.read(&mut self.buf[len..]);
             self.buf.truncate(len + got.as_ref().copied().unwrap_or(0));
             match got {
-                Ok(0) => return Err(CallError::Broken(format!("{} was closed", self.path.display()))),
+                Ok(0) => {
+                    return Err(CallError::Broken(format!(
+                        "{} was closed",
+                        self.path.display()
+                    )));
+                }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
                     return Err(CallError::Refused(timed_out()));
                 }
                 Err(e) => return Err(CallError::Broken(e.to_string())),
@@ -279,8 +290,8 @@ impl Pipeline {
     /// # Errors
     /// The parameters can't be written as JSON.
     pub fn add<P: Serialize>(&mut self, method: &str, params: &P) -> Result<(), CallError> {
-        let params =
-            serde_json::to_vec(params).map_err(|e| CallError::Broken(format!("parameters: {e}")))?;
+        let params = serde_json::to_vec(params)
+            .map_err(|e| CallError::Broken(format!("parameters: {e}")))?;
         self.calls.push((method.to_owned(), params));
         Ok(())
     }

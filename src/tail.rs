@@ -23,11 +23,19 @@ impl Tail {
     ///
     /// # Errors
     /// The name is none, the folder can't be made or read, or the system is out of watches.
-    pub fn open(log_dir: &Path, name: &str, query: Query, from: Option<Cursor>) -> io::Result<Self> {
+    pub fn open(
+        log_dir: &Path,
+        name: &str,
+        query: Query,
+        from: Option<Cursor>,
+    ) -> io::Result<Self> {
         let reader = open_log(log_dir, name)?;
         let follower = Follower::new(reader, query, from)?;
         let fd = follower.as_fd().try_clone_to_owned()?;
-        #[allow(deprecated, reason = "its successor is unsafe only for types whose descriptor can change; an OwnedFd's can't")]
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe only for types whose descriptor can change; an OwnedFd's can't"
+        )]
         let changes = AsyncFd::new(fd)?;
         Ok(Tail {
             follower,

@@ -129,7 +129,7 @@ pub async fn serve(
     let ended = loop {
         tokio::select! {
             () = &mut shutdown => break Ended::Shutdown,
-            _ = drained.wait_for(|d| *d) => break Ended::Drained,
+            () = is_true(&mut drained) => break Ended::Drained,
             Some(_) = server.sessions.join_next() => {}
             changed = changed(watch.as_ref()) => match changed {
                 Ok(()) => put_back(&mut bound, &mut watch),
@@ -212,6 +212,12 @@ fn watch_folder(bound: &Bound) -> Option<Watch> {
     Watch::folder(dir, Watch::names())
         .inspect_err(|e| tracing::warn!("the socket's folder can't be watched: {e}"))
         .ok()
+}
+
+async fn is_true(flag: &mut watch::Receiver<bool>) {
+    if flag.wait_for(|set| *set).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn changed(watch: Option<&Watch>) -> io::Result<()> {

@@ -93,7 +93,10 @@ impl Session {
             self.events.clear();
             self.logs.clear();
         }
-        let idle = self.changes.is_empty() && self.waits.is_empty() && self.events.is_empty() && self.logs.is_empty();
+        let idle = self.changes.is_empty()
+            && self.waits.is_empty()
+            && self.events.is_empty()
+            && self.logs.is_empty();
         if self.input == Input::Ended && idle && self.queued() == 0 {
             return true;
         }
@@ -303,7 +306,8 @@ impl Session {
 
     fn pump_logs(&mut self) {
         let (out, written) = (&mut self.out, self.written);
-        self.logs.retain_mut(|log| out.len() - written >= BUSY || log.pump(out));
+        self.logs
+            .retain_mut(|log| out.len() - written >= BUSY || log.pump(out));
     }
 
     fn pump_events(&mut self) {
@@ -322,8 +326,15 @@ impl Session {
 async fn fresh(logs: &mut [LogSubscription]) {
     std::future::poll_fn(|cx| {
         // All are polled, so that each wakes this task.
-        let ready = logs.iter_mut().filter_map(|l| l.poll_fresh(cx).is_ready().then_some(())).count();
-        if ready > 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        let ready = logs
+            .iter_mut()
+            .filter_map(|l| l.poll_fresh(cx).is_ready().then_some(()))
+            .count();
+        if ready > 0 {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
 }

@@ -3,13 +3,13 @@
 //! Promises: a subscriber gets every event it is not too late for, in order; else a gap and a snapshot. Never: queues
 //! for a subscriber more than one batch: what it has not taken stays in the ring or in the log files.
 
-use super::methods::types::{Name, SubscribeParams};
-use super::notice::{WireEvent, kind_word};
 use super::logline::LogLine;
 use super::methods::logs::{FollowParams, unreadable};
+use super::methods::types::{Name, SubscribeParams};
+use super::notice::{WireEvent, kind_word};
 use super::wire::{RpcError, write_notification};
-use crate::tail::Tail;
 use crate::handle::RuntimeHandle;
+use crate::tail::Tail;
 use lair_actors::status::ModuleStatus;
 use lair_supervision::{Notice, Seq};
 use serde::Serialize;
@@ -162,7 +162,11 @@ impl LogSubscription {
     ///
     /// # Errors
     /// No such module, or its log can't be followed.
-    pub(super) fn new(id: String, asked: &FollowParams, handle: &RuntimeHandle) -> Result<Self, RpcError> {
+    pub(super) fn new(
+        id: String,
+        asked: &FollowParams,
+        handle: &RuntimeHandle,
+    ) -> Result<Self, RpcError> {
         let name = asked.name.as_str().to_owned();
         handle.status(&name)?;
         let (query, from) = asked.query()?;
@@ -186,7 +190,14 @@ impl LogSubscription {
             Ok(batch) => {
                 if batch.missed > 0 {
                     let missed = batch.missed;
-                    write_notification(out, "log", &MissedParams { subscription, missed });
+                    write_notification(
+                        out,
+                        "log",
+                        &MissedParams {
+                            subscription,
+                            missed,
+                        },
+                    );
                 }
                 for entry in &batch.entries {
                     let line = LogLine::of(&self.name, entry);
@@ -196,7 +207,14 @@ impl LogSubscription {
             }
             Err(e) => {
                 let end = e.to_string();
-                write_notification(out, "log", &EndParams { subscription, end: &end });
+                write_notification(
+                    out,
+                    "log",
+                    &EndParams {
+                        subscription,
+                        end: &end,
+                    },
+                );
                 false
             }
         }

@@ -40,7 +40,14 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Format of the output.
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub output: Format,
 }
 
@@ -66,7 +73,9 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run one module in the foreground, without a daemon.
-    #[command(after_help = "Example:\n  lair run llama.yaml --set MODEL=/models/tiny.gguf -- --threads 4")]
+    #[command(
+        after_help = "Example:\n  lair run llama.yaml --set MODEL=/models/tiny.gguf -- --threads 4"
+    )]
     Run(Run),
     /// Run a stack: in the foreground, or through the daemon.
     #[command(after_help = "Example:\n  lair up stack.yaml\n  lair up -d --wait=ready stack.yaml")]

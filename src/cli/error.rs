@@ -95,8 +95,9 @@ impl From<CallError> for CliError {
     fn from(e: CallError) -> Self {
         let message = e.to_string();
         match e {
-            CallError::Unreachable { .. } => CliError::new("unreachable", message)
-                .with_help("start it with `lair serve`, or name its socket with --socket or LAIR_SOCKET"),
+            CallError::Unreachable { .. } => CliError::new("unreachable", message).with_help(
+                "start it with `lair serve`, or name its socket with --socket or LAIR_SOCKET",
+            ),
             CallError::Broken(_) => CliError::new("unreachable", message),
             CallError::Refused(r) => {
                 let mut error = CliError::new(&r.data.code, message);

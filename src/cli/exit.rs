@@ -37,8 +37,10 @@ pub fn of_error(code: &str) -> Code {
         "timeout" => TIMEOUT,
         "usage" | "invalid_params" | "unknown_method" => USAGE,
         "unreachable" | "unsupported_version" => UNREACHABLE,
-        "untrusted" | "mode_unavailable" | "not_permitted" | "injection_disabled" | "refused" | "policy"
-        | "policy_denied" | "no_mode" | "admission" | "over_budget" | "unsupported" => REFUSED,
+        "untrusted" | "mode_unavailable" | "not_permitted" | "injection_disabled" | "refused"
+        | "policy" | "policy_denied" | "no_mode" | "admission" | "over_budget" | "unsupported" => {
+            REFUSED
+        }
         _ => FAILED,
     }
 }

@@ -12,14 +12,22 @@ use std::path::PathBuf;
 
 /// Does the work, if it is a kind that can be done here.
 pub fn try_run(args: &[OsString]) -> Option<(Global, Result<Code, CliError>)> {
-    let mut words = args.iter().map(|a| a.to_str()).collect::<Option<Vec<&str>>>()?.into_iter();
+    let mut words = args
+        .iter()
+        .map(|a| a.to_str())
+        .collect::<Option<Vec<&str>>>()?
+        .into_iter();
     let verb = words.next()?;
     if !matches!(verb, "status" | "ps") {
         return None;
     }
     let mut global = Global {
-        socket: std::env::var_os("LAIR_SOCKET").filter(|s| !s.is_empty()).map(PathBuf::from),
-        config: std::env::var_os("LAIR_CONFIG").filter(|s| !s.is_empty()).map(PathBuf::from),
+        socket: std::env::var_os("LAIR_SOCKET")
+            .filter(|s| !s.is_empty())
+            .map(PathBuf::from),
+        config: std::env::var_os("LAIR_CONFIG")
+            .filter(|s| !s.is_empty())
+            .map(PathBuf::from),
         color: When::Auto,
         verbose: 0,
         output: Format::Table,
@@ -31,7 +39,9 @@ pub fn try_run(args: &[OsString]) -> Option<(Global, Result<Code, CliError>)> {
             "-o" | "--output" => global.output = format(words.next()?)?,
             "-a" | "--all" if verb == "ps" => ps.all = true,
             "-q" | "--quiet" if verb == "ps" => ps.quiet = true,
-            name if verb == "status" && !name.starts_with('-') && !name.is_empty() => names.push(name.to_owned()),
+            name if verb == "status" && !name.starts_with('-') && !name.is_empty() => {
+                names.push(name.to_owned())
+            }
             _ => match word.strip_prefix("--socket=") {
                 Some(path) if !path.is_empty() => global.socket = Some(path.into()),
                 _ => return None,

@@ -24,7 +24,9 @@ pub fn validate(global: &Global, args: &Files) -> Result<Code, CliError> {
     let style = Style::choose(global.color, &std::io::stderr());
     let (mut worst, mut values) = (exit::DONE, Vec::new());
     for file in &args.files {
-        let parsed = read_manifest(file).map_err(|p| vec![p]).and_then(|source| parse_stack(&source));
+        let parsed = read_manifest(file)
+            .map_err(|p| vec![p])
+            .and_then(|source| parse_stack(&source));
         let name = file.display().to_string();
         match parsed {
             Ok(stack) => {
@@ -38,7 +40,10 @@ pub fn validate(global: &Global, args: &Files) -> Result<Code, CliError> {
                 worst = exit::FAILED;
                 if !out.structured() {
                     let head = style.paint(Tone::Bad, "error[invalid_manifest]");
-                    say(&format!("{head}: {}\n", problem::render(&problems).trim_end()));
+                    say(&format!(
+                        "{head}: {}\n",
+                        problem::render(&problems).trim_end()
+                    ));
                 }
                 values.push(json!({ "file": name, "valid": false, "problems": problems }));
             }
@@ -63,16 +68,23 @@ pub fn explain(global: &Global, args: &Explain) -> Result<Code, CliError> {
             ..LoadOptions::default()
         };
         let file = find::absolute(Path::new(&args.what));
-        embedded(global, "explain", |handle| Ok(handle.explain_file(&file, &options)?))?
+        embedded(global, "explain", |handle| {
+            Ok(handle.explain_file(&file, &options)?)
+        })?
     } else {
         let mut client = find::daemon(global)?;
         let value: Value = client.get("module.explain", &json!({ "name": args.what }))?;
         let lines = value["lines"].as_array().cloned().unwrap_or_default();
-        let lines = lines.iter().filter_map(|l| l.as_str().map(str::to_owned)).collect();
+        let lines = lines
+            .iter()
+            .filter_map(|l| l.as_str().map(str::to_owned))
+            .collect();
         vec![(args.what.clone(), lines)]
     };
     if out.structured() {
-        let all = explained.into_iter().map(|(name, lines)| json!({ "name": name, "lines": lines }));
+        let all = explained
+            .into_iter()
+            .map(|(name, lines)| json!({ "name": name, "lines": lines }));
         out.value(&Value::Array(all.collect()))?;
         return Ok(exit::DONE);
     }
@@ -115,16 +127,20 @@ pub fn doctor(global: &Global) -> Result<Code, CliError> {
     let asked = Client::connect(&find::socket(global)?);
     let (value, whose) = match asked {
         Ok(mut client) => (client.get("runtime.doctor", &json!({}))?, "the daemon"),
-        Err(CallError::Unreachable { .. }) if global.socket.is_none() => {
-            (embedded(global, "doctor", |handle| Ok(handle.doctor()))?, "this user; no daemon answers")
-        }
+        Err(CallError::Unreachable { .. }) if global.socket.is_none() => (
+            embedded(global, "doctor", |handle| Ok(handle.doctor()))?,
+            "this user; no daemon answers",
+        ),
         Err(e) => return Err(e.into()),
     };
     if out.structured() {
         out.value(&value)?;
         return Ok(exit::DONE);
     }
-    out.text(&format!("as seen by {whose}\n{}", findings(&value, &out.style)))?;
+    out.text(&format!(
+        "as seen by {whose}\n{}",
+        findings(&value, &out.style)
+    ))?;
     Ok(exit::DONE)
 }
 
@@ -142,7 +158,12 @@ fn findings(value: &Value, style: &Style) -> String {
             "missing" => Tone::Bad,
             _ => Tone::Warn,
         };
-        text += &format!("{} {}: {}\n", style.paint(tone, &format!("{state:>7}")), field("what"), field("found"));
+        text += &format!(
+            "{} {}: {}\n",
+            style.paint(tone, &format!("{state:>7}")),
+            field("what"),
+            field("found")
+        );
         let help = [field("next_step"), field("help")].concat();
         if !help.is_empty() {
             text += &format!("        help: {help}\n");

@@ -79,7 +79,10 @@ pub fn stack_here() -> Result<PathBuf, CliError> {
             }
         }
     }
-    let error = CliError::new("usage", "no stack was named, and there is no lair.yaml here or above");
+    let error = CliError::new(
+        "usage",
+        "no stack was named, and there is no lair.yaml here or above",
+    );
     Err(error.with_help("name a file, as in `lair up stack.yaml`"))
 }
 

@@ -43,7 +43,11 @@ pub fn millis(d: Duration) -> u64 {
 ///
 /// # Errors
 /// The daemon says no.
-pub fn load_file(client: &mut Client, file: &Path, mode: Option<&str>) -> Result<Vec<Loaded>, CliError> {
+pub fn load_file(
+    client: &mut Client,
+    file: &Path,
+    mode: Option<&str>,
+) -> Result<Vec<Loaded>, CliError> {
     let mut params = json!({ "path": find::absolute(file) });
     if let Some(mode) = mode {
         params["preference"] = mode.into();
@@ -56,7 +60,12 @@ pub fn load_file(client: &mut Client, file: &Path, mode: Option<&str>) -> Result
 ///
 /// # Errors
 /// The connection broke.
-pub fn ask_each(client: &mut Client, method: &str, names: &[String], params: &Value) -> Result<Results, CliError> {
+pub fn ask_each(
+    client: &mut Client,
+    method: &str,
+    names: &[String],
+    params: &Value,
+) -> Result<Results, CliError> {
     let mut pipe = Pipeline::default();
     for name in names {
         let mut params = params.clone();
@@ -65,9 +74,12 @@ pub fn ask_each(client: &mut Client, method: &str, names: &[String], params: &Va
     }
     let replies = client.send(pipe)?;
     let read = |text: Box<str>| {
-        serde_json::from_str(&text).map_err(|e| CliError::new("unreachable", format!("{method} answered: {e}")))
+        serde_json::from_str(&text)
+            .map_err(|e| CliError::new("unreachable", format!("{method} answered: {e}")))
     };
-    let results = replies.into_iter().map(|r| r.map_err(CliError::from).and_then(read));
+    let results = replies
+        .into_iter()
+        .map(|r| r.map_err(CliError::from).and_then(read));
     Ok(names.iter().cloned().zip(results).collect())
 }
 
@@ -76,7 +88,9 @@ pub fn ask_each(client: &mut Client, method: &str, names: &[String], params: &Va
 /// # Errors
 /// The output can't be written.
 pub fn report(out: &Out, results: &Results) -> Result<(), CliError> {
-    let good = results.iter().filter_map(|(name, r)| r.as_ref().ok().map(|v| (name, v)));
+    let good = results
+        .iter()
+        .filter_map(|(name, r)| r.as_ref().ok().map(|v| (name, v)));
     if out.structured() {
         return out.value(&Value::Array(good.map(|(_, v)| v.clone()).collect()));
     }
@@ -105,7 +119,13 @@ pub fn worst(
     for (name, result) in results {
         match result {
             Ok(_) => waits.push(name.clone()),
-            Err(e) => failures.push(CliError { message: e.message.clone(), code: e.code.clone(), evidence: e.evidence.clone(), help: e.help.clone(), exit: e.exit }),
+            Err(e) => failures.push(CliError {
+                message: e.message.clone(),
+                code: e.code.clone(),
+                evidence: e.evidence.clone(),
+                help: e.help.clone(),
+                exit: e.exit,
+            }),
         }
     }
     if let Some(word) = wait {
@@ -122,14 +142,23 @@ pub fn worst(
         client.set_timeout(None);
     }
     let style = Style::choose(super::style::When::Auto, &std::io::stderr());
-    let code = failures.iter().map(|e| e.exit).max().unwrap_or(super::exit::DONE);
+    let code = failures
+        .iter()
+        .map(|e| e.exit)
+        .max()
+        .unwrap_or(super::exit::DONE);
     for failure in &failures {
         say(&failure.render(&style));
     }
     Ok(code)
 }
 
-fn all(global: &Global, method: &str, names: &Names, params: &Value) -> Result<(Client, Results), CliError> {
+fn all(
+    global: &Global,
+    method: &str,
+    names: &Names,
+    params: &Value,
+) -> Result<(Client, Results), CliError> {
     let mut client = find::daemon(global)?;
     let names = query::names(&mut client, names)?;
     let results = ask_each(&mut client, method, &names, params)?;
@@ -143,7 +172,9 @@ fn all(global: &Global, method: &str, names: &Names, params: &Value) -> Result<(
 /// The daemon does not answer, or says no.
 pub fn load(global: &Global, args: &Load) -> Result<Code, CliError> {
     let mut client = find::daemon(global)?;
-    let mode = args.mode.map(|m| lair_manifests::launch::Mode::from(m).as_str());
+    let mode = args
+        .mode
+        .map(|m| lair_manifests::launch::Mode::from(m).as_str());
     let mut text = String::new();
     for file in &args.files {
         for module in load_file(&mut client, file, mode)? {
@@ -169,7 +200,13 @@ pub fn unload(global: &Global, args: &Names) -> Result<Code, CliError> {
 /// The daemon does not answer.
 pub fn start(global: &Global, args: &Start) -> Result<Code, CliError> {
     let (mut client, results) = all(global, "module.start", &args.names, &json!({}))?;
-    let word = args.wait.map(|w| if w == UpWait::Ready { "ready" } else { "healthy" });
+    let word = args.wait.map(|w| {
+        if w == UpWait::Ready {
+            "ready"
+        } else {
+            "healthy"
+        }
+    });
     worst(&mut client, &results, word, args.timeout)
 }
 
@@ -183,7 +220,11 @@ pub fn stop(global: &Global, args: &Stop, method: &str) -> Result<Code, CliError
         params["grace_ms"] = millis(grace).into();
     }
     let (mut client, results) = all(global, method, &args.names, &params)?;
-    let done = if method == "module.stop" { "stopped" } else { "ready" };
+    let done = if method == "module.stop" {
+        "stopped"
+    } else {
+        "ready"
+    };
     let word = args.wait.map(|w| match w {
         StopWait::Done => done,
         StopWait::Stopped => "stopped",
@@ -202,5 +243,10 @@ pub fn kill(global: &Global, args: &Kill) -> Result<Code, CliError> {
         params["signal"] = signal.into();
     }
     let (mut client, results) = all(global, "module.kill", &args.names, &params)?;
-    worst(&mut client, &results, args.wait.then_some("stopped"), args.timeout)
+    worst(
+        &mut client,
+        &results,
+        args.wait.then_some("stopped"),
+        args.timeout,
+    )
 }

@@ -39,7 +39,9 @@ pub fn main() -> ExitCode {
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
     }
-    let parsed = Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
+    let parsed = Cli::command()
+        .try_get_matches_from(args)
+        .and_then(|m| Cli::from_arg_matches(&m));
     match parsed {
         Ok(cli) => {
             let done = dispatch(&cli.global, &cli.verb);
@@ -47,7 +49,11 @@ pub fn main() -> ExitCode {
         }
         Err(e) => {
             let _ = e.print();
-            ExitCode::from(if e.use_stderr() { exit::USAGE.0 } else { exit::DONE.0 })
+            ExitCode::from(if e.use_stderr() {
+                exit::USAGE.0
+            } else {
+                exit::DONE.0
+            })
         }
     }
 }

@@ -24,7 +24,10 @@ pub fn write(bytes: &[u8]) -> Result<bool, CliError> {
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(CliError::new("output", format!("cannot write the output: {e}"))),
+        Err(e) => Err(CliError::new(
+            "output",
+            format!("cannot write the output: {e}"),
+        )),
     }
 }
 
@@ -48,9 +51,9 @@ impl Out {
     /// See [`write`].
     pub fn value(&self, value: &Value) -> Result<(), CliError> {
         let text = match (self.format, value) {
-            (Format::Jsonl, Value::Array(items)) => {
-                items.iter().fold(String::new(), |text, item| text + &item.to_string() + "\n")
-            }
+            (Format::Jsonl, Value::Array(items)) => items
+                .iter()
+                .fold(String::new(), |text, item| text + &item.to_string() + "\n"),
             (Format::Jsonl, other) => format!("{other}\n"),
             (Format::Yaml, other) => {
                 let mut text = String::new();
@@ -110,7 +113,11 @@ fn plain_key(key: &str) -> String {
     let plain = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !words.contains(&key.to_ascii_lowercase().as_str());
-    if plain { key.to_owned() } else { Value::from(key).to_string() }
+    if plain {
+        key.to_owned()
+    } else {
+        Value::from(key).to_string()
+    }
 }
 
 /// A table: columns as wide as their widest cell, two spaces between.
@@ -170,8 +177,15 @@ mod test {
     #[test]
     fn yaml_nests_what_json_nests() {
         let mut text = String::new();
-        yaml(&mut text, &json!({"a": [1, {"b": "x: y"}], "c": {}, "1": null}), 0);
-        assert_eq!(text, "\"1\": null\na:\n  - 1\n  -\n    b: \"x: y\"\nc: {}\n");
+        yaml(
+            &mut text,
+            &json!({"a": [1, {"b": "x: y"}], "c": {}, "1": null}),
+            0,
+        );
+        assert_eq!(
+            text,
+            "\"1\": null\na:\n  - 1\n  -\n    b: \"x: y\"\nc: {}\n"
+        );
     }
 
     #[test]

@@ -36,7 +36,10 @@ impl Printer {
                 err = err && put(&mut io::stderr().lock(), &chunk.err);
             }
         };
-        let thread = std::thread::Builder::new().name("lair-print".into()).spawn(work).ok()?;
+        let thread = std::thread::Builder::new()
+            .name("lair-print".into())
+            .spawn(work)
+            .ok()?;
         Some(Printer { to, thread })
     }
 
@@ -93,15 +96,24 @@ pub struct Tails {
 impl Tails {
     /// Adds one; `width` is the widest name's.
     pub fn add(&mut self, name: Option<(&str, usize, Style)>, tail: Tail) {
-        let prefix = name.map(|(name, width, style)| style.paint(Tone::Strong, &format!("{name:width$} | ")));
+        let prefix = name
+            .map(|(name, width, style)| style.paint(Tone::Strong, &format!("{name:width$} | ")));
         self.all.push((prefix, tail));
     }
 
     /// Prints what there is, as far as the printer takes it; waits until there is something.
     pub async fn pass_on(&mut self, printer: &Printer) {
         std::future::poll_fn(|cx| {
-            let ready = self.all.iter_mut().filter_map(|(_, t)| t.poll_fresh(cx).is_ready().then_some(())).count();
-            if ready > 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            let ready = self
+                .all
+                .iter_mut()
+                .filter_map(|(_, t)| t.poll_fresh(cx).is_ready().then_some(()))
+                .count();
+            if ready > 0 {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
         printer.room().await;

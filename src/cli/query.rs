@@ -36,8 +36,9 @@ pub fn out(global: &Global) -> Out {
 }
 
 fn broken(e: &serde_json::Error) -> CliError {
-    CliError::new("unreachable", format!("lair answered something else: {e}"))
-        .with_help("is this program as old as the daemon? `lair call runtime.info` says its version")
+    CliError::new("unreachable", format!("lair answered something else: {e}")).with_help(
+        "is this program as old as the daemon? `lair call runtime.info` says its version",
+    )
 }
 
 /// All modules' names.
@@ -54,7 +55,11 @@ pub fn all_names(client: &mut Client) -> Result<Vec<String>, CliError> {
 /// # Errors
 /// The daemon does not answer.
 pub fn names(client: &mut Client, names: &Names) -> Result<Vec<String>, CliError> {
-    if names.all { all_names(client) } else { Ok(names.names.clone()) }
+    if names.all {
+        all_names(client)
+    } else {
+        Ok(names.names.clone())
+    }
 }
 
 /// `lair ps`
@@ -68,17 +73,26 @@ pub fn ps(global: &Global, args: &Ps) -> Result<Code, CliError> {
     if out.structured() && !args.quiet {
         let list: Value = client.get("module.list", &json!({}))?;
         let modules = list["modules"].as_array().cloned().unwrap_or_default();
-        let modules = modules.into_iter().filter(|m| shown(m["state"].as_str().unwrap_or("")));
+        let modules = modules
+            .into_iter()
+            .filter(|m| shown(m["state"].as_str().unwrap_or("")));
         out.value(&Value::Array(modules.collect()))?;
         return Ok(exit::DONE);
     }
     let mut list: List = client.get("module.list", &json!({}))?;
     list.modules.retain(|m| shown(&m.state));
     if args.quiet || out.format == Format::Name {
-        let text = list.modules.iter().fold(String::new(), |text, m| text + &m.name + "\n");
+        let text = list
+            .modules
+            .iter()
+            .fold(String::new(), |text, m| text + &m.name + "\n");
         out.text(&text)?;
     } else {
-        out.text(&view::ps(&list.modules, out.format == Format::Wide, &out.style))?;
+        out.text(&view::ps(
+            &list.modules,
+            out.format == Format::Wide,
+            &out.style,
+        ))?;
     }
     Ok(exit::DONE)
 }
@@ -90,8 +104,13 @@ pub fn ps(global: &Global, args: &Ps) -> Result<Code, CliError> {
 pub fn status(global: &Global, args: &Status) -> Result<Code, CliError> {
     let mut client = find::daemon(global)?;
     let out = out(global);
-    let names = if args.names.is_empty() { all_names(&mut client)? } else { args.names.clone() };
-    let (mut worst, mut text, mut values, mut missing) = (exit::DONE, String::new(), Vec::new(), None);
+    let names = if args.names.is_empty() {
+        all_names(&mut client)?
+    } else {
+        args.names.clone()
+    };
+    let (mut worst, mut text, mut values, mut missing) =
+        (exit::DONE, String::new(), Vec::new(), None);
     let pages = !out.structured() && out.format != Format::Name;
     for (name, (status, lines)) in names.iter().zip(ask(&mut client, &names, pages)?) {
         let raw = match status {
@@ -112,14 +131,24 @@ pub fn status(global: &Global, args: &Status) -> Result<Code, CliError> {
                 if !text.is_empty() {
                     text.push('\n');
                 }
-                let lines = lines.and_then(Result::ok).and_then(|l| serde_json::from_str::<Lines>(&l).ok());
-                text += &view::page(&status, &lines.map(|l| l.lines).unwrap_or_default(), &out.style);
+                let lines = lines
+                    .and_then(Result::ok)
+                    .and_then(|l| serde_json::from_str::<Lines>(&l).ok());
+                text += &view::page(
+                    &status,
+                    &lines.map(|l| l.lines).unwrap_or_default(),
+                    &out.style,
+                );
             }
         }
     }
     if out.structured() && !values.is_empty() {
         let one = args.names.len() == 1;
-        out.value(&if one { values.remove(0) } else { Value::Array(values) })?;
+        out.value(&if one {
+            values.remove(0)
+        } else {
+            Value::Array(values)
+        })?;
     } else {
         out.text(&text)?;
     }
@@ -168,7 +197,11 @@ pub fn inspect(global: &Global, args: &Names) -> Result<Code, CliError> {
         out.format = Format::Json;
     }
     let one = args.names.len() == 1;
-    out.value(&if one { all.remove(0) } else { Value::Array(all) })?;
+    out.value(&if one {
+        all.remove(0)
+    } else {
+        Value::Array(all)
+    })?;
     Ok(exit::DONE)
 }
 
@@ -182,7 +215,8 @@ pub fn why(global: &Global, args: &Names) -> Result<Code, CliError> {
     let (mut text, mut values) = (String::new(), Vec::new());
     for name in names(&mut client, args)? {
         let raw: Value = client.get("module.status", &json!({ "name": name }))?;
-        let lines: Lines = client.get("logs.read", &json!({ "name": name, "lines": LAST_LINES }))?;
+        let lines: Lines =
+            client.get("logs.read", &json!({ "name": name, "lines": LAST_LINES }))?;
         let status: ModuleStatus = serde_json::from_value(raw.clone()).map_err(|e| broken(&e))?;
         text += &why_text(&status, &lines.lines);
         values.push(json!({
@@ -192,7 +226,11 @@ pub fn why(global: &Global, args: &Names) -> Result<Code, CliError> {
     }
     if out.structured() {
         let one = values.len() == 1;
-        out.value(&if one { values.remove(0) } else { Value::Array(values) })?;
+        out.value(&if one {
+            values.remove(0)
+        } else {
+            Value::Array(values)
+        })?;
     } else {
         out.text(&text)?;
     }
@@ -214,7 +252,11 @@ fn why_text(m: &ModuleStatus, lines: &[LogLine]) -> String {
         None => text += "; nothing about that needs saying\n",
     }
     if let Some(exit) = &m.exit {
-        text += &format!("  the last run ({}): {}\n", exit.run, view::exit_words(exit));
+        text += &format!(
+            "  the last run ({}): {}\n",
+            exit.run,
+            view::exit_words(exit)
+        );
     }
     if let Some(reason) = &m.health.reason {
         text += &format!("  health: {reason}\n");

@@ -69,7 +69,8 @@ async fn supervise(handle: &RuntimeHandle, args: &Run, asks: &mut Asks) -> Resul
         Ok(tail) => tails.add(None, tail),
         Err(e) => super::out::say(&format!("warning: the output can't be shown: {e}\n")),
     }
-    let printer = Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
+    let printer =
+        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
     handle.start(name, me("host")).await?;
     let status = until_down(handle, name, asks, &mut tails, &printer).await?;
     tails.finish(&printer).await;
@@ -108,9 +109,15 @@ fn outcome(status: &ModuleStatus) -> Result<Code, CliError> {
     let start_failed = status.reason.as_ref().filter(|r| r.code == "start_failed");
     if let Some(exit) = status.exit.as_ref().filter(|_| start_failed.is_none()) {
         let code = exit.code.or(exit.signal.map(|n| 128 + n));
-        return code.and_then(|c| u8::try_from(c).ok()).map(Code).ok_or_else(|| {
-            CliError::new("exit_unknown", "the module ended, and nobody could tell how")
-        });
+        return code
+            .and_then(|c| u8::try_from(c).ok())
+            .map(Code)
+            .ok_or_else(|| {
+                CliError::new(
+                    "exit_unknown",
+                    "the module ended, and nobody could tell how",
+                )
+            });
     }
     let Some(reason) = &status.reason else {
         return Ok(exit::DONE);
@@ -121,8 +128,14 @@ fn outcome(status: &ModuleStatus) -> Result<Code, CliError> {
     let exec = reason.stage.as_deref() == Some("exec");
     error.code = reason.code.clone();
     Err(match reason.errno.as_deref() {
-        Some("ENOENT") if exec => CliError { code: "program_missing".into(), ..error },
-        Some(_) if exec => CliError { code: "cannot_execute".into(), ..error },
+        Some("ENOENT") if exec => CliError {
+            code: "program_missing".into(),
+            ..error
+        },
+        Some(_) if exec => CliError {
+            code: "cannot_execute".into(),
+            ..error
+        },
         _ => error,
     })
 }

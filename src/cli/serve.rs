@@ -25,7 +25,8 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
     let (config, dirs, file) = find::config(global.config.as_deref())?;
     let modules = dirs.config.join("modules");
     host::block_on(async {
-        let mut options = RuntimeOptions::new(config, host::folders(dirs, global.socket.as_deref()));
+        let mut options =
+            RuntimeOptions::new(config, host::folders(dirs, global.socket.as_deref()));
         options.foreground = false;
         options.faults = args.allow_faults || options.config.faults;
         let socket = options.folders.socket.clone();
@@ -52,10 +53,14 @@ async fn attend(host: &mut Host, handle: &RuntimeHandle, modules: &Path, args: &
         match host.until_asked().await {
             Event::Signal(Asked::End) | Event::Drained => return exit::DONE,
             Event::Signal(Asked::Hangup) => {
-                tracing::info!("reading the manifests again; the configuration itself counts from the next start");
+                tracing::info!(
+                    "reading the manifests again; the configuration itself counts from the next start"
+                );
                 load_all(handle, modules, &args.manifest).await;
             }
-            Event::Signal(Asked::HandOver) => tracing::warn!("USR2: handing over to a new version is not available yet"),
+            Event::Signal(Asked::HandOver) => {
+                tracing::warn!("USR2: handing over to a new version is not available yet")
+            }
             Event::Signal(Asked::Nothing) => {}
             Event::RootDied => {
                 tracing::error!("the root actor is gone; its modules were ended");
@@ -70,7 +75,10 @@ fn manifests_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
-    let known = |p: &PathBuf| p.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    let known = |p: &PathBuf| {
+        p.extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+    };
     let mut files: Vec<PathBuf> = Vec::new();
     for path in entries.flatten().map(|e| e.path()) {
         // LocalAIStack keeps each module in a folder of its own.
@@ -88,14 +96,19 @@ async fn load_all(handle: &RuntimeHandle, folder: &Path, named: &[PathBuf]) -> V
     let named = named.iter().map(|f| find::absolute(f));
     for file in manifests_in(folder).into_iter().chain(named) {
         let source = ManifestSource::File(file.clone());
-        match handle.load(source, LoadOptions::default(), me("host")).await {
+        match handle
+            .load(source, LoadOptions::default(), me("host"))
+            .await
+        {
             Ok(loaded) => {
                 for (name, what) in loaded {
                     tracing::info!(name, ?what, file = %file.display(), "loaded");
                     names.push(name);
                 }
             }
-            Err(e) => tracing::error!(code = e.code, file = %file.display(), "not loaded: {}", e.message),
+            Err(e) => {
+                tracing::error!(code = e.code, file = %file.display(), "not loaded: {}", e.message)
+            }
         }
     }
     names
@@ -116,7 +129,9 @@ async fn log_events(handle: RuntimeHandle) {
         newest.borrow_and_update();
         loop {
             let batch = handle.events(seen, BATCH);
-            let Some(last) = batch.notices.last() else { break };
+            let Some(last) = batch.notices.last() else {
+                break;
+            };
             seen = last.seq;
             for n in &batch.notices {
                 tracing::info!(seq = n.seq.0, name = %n.id, run = n.inc, "{}", kind_word(&n.kind));

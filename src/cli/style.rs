@@ -46,7 +46,9 @@ impl Style {
             When::Never => false,
             When::Auto if no_color => false,
             When::Auto if set("CLICOLOR_FORCE") => true,
-            When::Auto => output.is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+            When::Auto => {
+                output.is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+            }
         };
         Style { on }
     }

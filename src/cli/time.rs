@@ -11,7 +11,12 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let mut t = clock.splitn(3, ':').map(|x| x.parse::<i64>().ok());
     let (hour, minute, second) = (t.next()??, t.next()??, t.next()??);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
     let millis: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
@@ -30,9 +35,14 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Milliseconds since 1970, now.
 #[must_use]
-#[allow(clippy::disallowed_methods, reason = "ages are shown against the wall clock")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "ages are shown against the wall clock"
+)]
 pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -53,14 +63,17 @@ pub fn age(ms: i64) -> String {
 /// # Errors
 /// A sentence about what is wrong.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration; write it with its unit: 500ms 10s 5m 1h30m");
+    let wrong =
+        || format!("{text:?} is not a duration; write it with its unit: 500ms 10s 5m 1h30m");
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let unit: u64 = match &rest[..letters] {
             "ms" => 1,
             "s" => 1000,
@@ -71,9 +84,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         };
         rest = &rest[letters..];
         let ms = number.checked_mul(unit).ok_or_else(wrong)?;
-        total = total.checked_add(Duration::from_millis(ms)).ok_or_else(wrong)?;
+        total = total
+            .checked_add(Duration::from_millis(ms))
+            .ok_or_else(wrong)?;
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    if text.is_empty() {
+        Err(wrong())
+    } else {
+        Ok(total)
+    }
 }
 
 /// `12.3MiB`.
@@ -91,7 +110,11 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     let text = format!("{value:.1}");
-    format!("{}{}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+    format!(
+        "{}{}",
+        text.strip_suffix(".0").unwrap_or(&text),
+        UNITS[unit]
+    )
 }
 
 #[cfg(test)]
@@ -101,8 +124,14 @@ mod test {
     #[test]
     fn a_time_is_read_to_the_millisecond() {
         assert_eq!(parse_rfc3339("1970-01-01T00:00:00.000Z"), Some(0));
-        assert_eq!(parse_rfc3339("2026-11-23T15:00:01.5Z"), Some(1_795_446_001_500));
-        assert_eq!(parse_rfc3339("2024-02-29T00:00:00Z"), Some(1_709_164_800_000));
+        assert_eq!(
+            parse_rfc3339("2026-11-23T15:00:01.5Z"),
+            Some(1_795_446_001_500)
+        );
+        assert_eq!(
+            parse_rfc3339("2024-02-29T00:00:00Z"),
+            Some(1_709_164_800_000)
+        );
         assert_eq!(parse_rfc3339("yesterday"), None);
     }
 

@@ -37,11 +37,21 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
     let mut client = find::daemon(global)?;
     let mut names = Vec::new();
     for file in files {
-        names.extend(lifecycle::load_file(&mut client, file, None)?.into_iter().map(|m| m.name));
+        names.extend(
+            lifecycle::load_file(&mut client, file, None)?
+                .into_iter()
+                .map(|m| m.name),
+        );
     }
     let started = lifecycle::ask_each(&mut client, "module.start", &names, &serde_json::json!({}))?;
     lifecycle::report(&query::out(global), &started)?;
-    let word = args.wait.map(|w| if w == UpWait::Ready { "ready" } else { "healthy" });
+    let word = args.wait.map(|w| {
+        if w == UpWait::Ready {
+            "ready"
+        } else {
+            "healthy"
+        }
+    });
     lifecycle::worst(&mut client, &started, word, args.timeout)
 }
 
@@ -62,7 +72,11 @@ async fn start(global: &Global, args: &Up) -> Result<Host, CliError> {
     let options = |alone: bool| {
         let (config, dirs, _) = find::config(global.config.as_deref())?;
         let folders = host::folders(dirs, global.socket.as_deref());
-        let folders = if alone { host::private(folders, "up") } else { folders };
+        let folders = if alone {
+            host::private(folders, "up")
+        } else {
+            folders
+        };
         let mut options = RuntimeOptions::new(config, folders);
         options.faults = args.allow_faults || options.config.faults;
         Ok::<_, CliError>(options)
@@ -71,7 +85,10 @@ async fn start(global: &Global, args: &Up) -> Result<Host, CliError> {
     match Host::start(options(false)?).await {
         Err(e) if e.code == "already_running" && !named => {
             let options = options(true)?;
-            say(&format!("another lair runs here; this one's socket is {}\n", options.folders.socket.display()));
+            say(&format!(
+                "another lair runs here; this one's socket is {}\n",
+                options.folders.socket.display()
+            ));
             Host::start(options).await
         }
         started => started,
@@ -82,19 +99,31 @@ async fn begin(handle: &RuntimeHandle, files: &[PathBuf]) -> Result<Vec<String>,
     let mut names = Vec::new();
     for file in files {
         let source = ManifestSource::File(file.clone());
-        let loaded = handle.load(source, LoadOptions::default(), me("host")).await?;
+        let loaded = handle
+            .load(source, LoadOptions::default(), me("host"))
+            .await?;
         names.extend(loaded.into_iter().map(|(name, _)| name));
     }
     Ok(names)
 }
 
-async fn attend(host: &mut Host, handle: &RuntimeHandle, args: &Up, names: &[String]) -> Result<Code, CliError> {
+async fn attend(
+    host: &mut Host,
+    handle: &RuntimeHandle,
+    args: &Up,
+    names: &[String],
+) -> Result<Code, CliError> {
     let mut tails = Tails::default();
-    let printer = Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
+    let printer =
+        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
     if !args.quiet {
         follow(handle, names, &mut tails);
     }
-    let mut seen = handle.events(Seq(0), 0).notices.last().map_or(*handle.newest_event().borrow(), |n| n.seq);
+    let mut seen = handle
+        .events(Seq(0), 0)
+        .notices
+        .last()
+        .map_or(*handle.newest_event().borrow(), |n| n.seq);
     for name in names {
         handle.start(name, me("host")).await?;
     }
@@ -129,14 +158,20 @@ async fn attend(host: &mut Host, handle: &RuntimeHandle, args: &Up, names: &[Str
 
 fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
     if names.len() > SHOWN {
-        return say(&format!("the output of {} modules is in {}\n", names.len(), handle.log_dir().display()));
+        return say(&format!(
+            "the output of {} modules is in {}\n",
+            names.len(),
+            handle.log_dir().display()
+        ));
     }
     let style = Style::choose(super::style::When::Auto, &std::io::stdout());
     let width = names.iter().map(String::len).max().unwrap_or(0);
     for name in names {
         match Tail::open(handle.log_dir(), name, Query::default(), None) {
             Ok(tail) => tails.add(Some((name, width, style)), tail),
-            Err(e) => say(&format!("warning: the output of {name} can't be shown: {e}\n")),
+            Err(e) => say(&format!(
+                "warning: the output of {name} can't be shown: {e}\n"
+            )),
         }
     }
 }
@@ -155,14 +190,21 @@ async fn all_ready(handle: &RuntimeHandle, names: &[String], args: &Up) -> Resul
 /// When something has come to rest since the last look, and nothing is left: the stack's code.
 fn all_down(handle: &RuntimeHandle, names: &[String], seen: &mut Seq) -> Option<Code> {
     let batch = handle.events(*seen, usize::MAX);
-    let rested = batch.notices.iter().any(|n| matches!(n.kind, NoticeKind::Down { .. }));
+    let rested = batch
+        .notices
+        .iter()
+        .any(|n| matches!(n.kind, NoticeKind::Down { .. }));
     *seen = batch.notices.last().map_or(*seen, |n| n.seq);
     let down = |name: &String| handle.view(name).map_or(true, |v| v.child.is_down());
     if !(rested || batch.gap.is_some()) || !names.iter().all(down) {
         return None;
     }
     let failed = |name: &String| handle.status(name).is_ok_and(|s| s.state == "failed");
-    Some(if names.iter().any(failed) { exit::FAILED } else { exit::DONE })
+    Some(if names.iter().any(failed) {
+        exit::FAILED
+    } else {
+        exit::DONE
+    })
 }
 
 /// `lair down`
@@ -171,7 +213,11 @@ fn all_down(handle: &RuntimeHandle, names: &[String], seen: &mut Seq) -> Option<
 /// The daemon does not answer, or says no.
 pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
     let mut client = find::daemon(global)?;
-    let names = if args.all { query::all_names(&mut client)? } else { names_in(&find::stack_files(&args.files)?)? };
+    let names = if args.all {
+        query::all_names(&mut client)?
+    } else {
+        names_in(&find::stack_files(&args.files)?)?
+    };
     let mut params = serde_json::json!({});
     if let Some(grace) = args.grace {
         params["grace_ms"] = lifecycle::millis(grace).into();
@@ -182,7 +228,8 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
     let timeout = args.timeout.or(Some(Duration::from_secs(120)));
     let code = lifecycle::worst(&mut client, &stopped, Some("stopped"), timeout)?;
     let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
-    let forgotten = lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
+    let forgotten =
+        lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
     for (name, result) in &forgotten {
         if result.is_ok() {
             query::out(global).text(&format!("{name}: down\n"))?;
@@ -194,7 +241,9 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
 fn names_in(files: &[PathBuf]) -> Result<Vec<String>, CliError> {
     let mut names = Vec::new();
     for file in files {
-        let invalid = |p: &[lair_manifests::Problem]| CliError::new("invalid_manifest", problem::render(p).trim_end());
+        let invalid = |p: &[lair_manifests::Problem]| {
+            CliError::new("invalid_manifest", problem::render(p).trim_end())
+        };
         let source = read_manifest(file).map_err(|p| invalid(&[p]))?;
         let stack = parse_stack(&source).map_err(|p| invalid(&p))?;
         names.extend(stack.modules.iter().map(|m| m.name.as_str().to_owned()));

@@ -47,7 +47,11 @@ fn memory(m: &ModuleStatus) -> String {
 }
 
 fn ports(m: &ModuleStatus) -> String {
-    let all: Vec<String> = m.ports.iter().map(|p| format!("{}:{}", p.name, p.port)).collect();
+    let all: Vec<String> = m
+        .ports
+        .iter()
+        .map(|p| format!("{}:{}", p.name, p.port))
+        .collect();
     dash(all.join(","))
 }
 
@@ -71,7 +75,9 @@ pub fn exit_words(exit: &Exit) -> String {
 /// The table of `ps`.
 #[must_use]
 pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
-    let mut head = vec!["NAME", "MODE", "STATE", "HEALTH", "READY", "RESTARTS", "CPU", "MEM", "PORTS", "AGE"];
+    let mut head = vec![
+        "NAME", "MODE", "STATE", "HEALTH", "READY", "RESTARTS", "CPU", "MEM", "PORTS", "AGE",
+    ];
     if wide {
         head.extend(["PID", "RUN", "BACKEND", "VERSION", "REASON"]);
     }
@@ -89,16 +95,28 @@ pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
             cpu(m.resources.cpu_ms),
             memory(m),
             ports(m),
-            since(if alive { m.started_at.as_ref() } else { m.finished_at.as_ref() }, now),
+            since(
+                if alive {
+                    m.started_at.as_ref()
+                } else {
+                    m.finished_at.as_ref()
+                },
+                now,
+            ),
         ];
         if wide {
             let id = m.container.as_ref().map(|c| c.chars().take(12).collect());
             row.extend([
-                m.pid.map(|p| p.to_string()).or(id).unwrap_or_else(|| "-".into()),
+                m.pid
+                    .map(|p| p.to_string())
+                    .or(id)
+                    .unwrap_or_else(|| "-".into()),
                 m.run.to_string(),
                 m.backend.clone(),
                 m.version.clone(),
-                m.reason.as_ref().map_or_else(|| "-".into(), |r| r.code.clone()),
+                m.reason
+                    .as_ref()
+                    .map_or_else(|| "-".into(), |r| r.code.clone()),
             ]);
         }
         table.row(row);
@@ -121,14 +139,28 @@ pub fn status_code(m: &ModuleStatus) -> Code {
 pub fn page(m: &ModuleStatus, lines: &[LogLine], style: &Style) -> String {
     let now = now_ms();
     let paint = |word: &str| tone(word).map_or_else(|| word.to_owned(), |t| style.paint(t, word));
-    let mut text = format!("{} {} ({})\n", style.paint(Tone::Strong, &m.name), m.version, m.mode);
+    let mut text = format!(
+        "{} {} ({})\n",
+        style.paint(Tone::Strong, &m.name),
+        m.version,
+        m.mode
+    );
     let mut row = |key: &str, value: &str| {
         let _ = writeln!(text, "{key:>10}: {value}");
     };
-    let times = if m.state == "running" { m.started_at.as_ref() } else { m.finished_at.as_ref() };
-    let when = times.map_or_else(String::new, |t| format!(" since {t} ({} ago)", since(Some(t), now)));
+    let times = if m.state == "running" {
+        m.started_at.as_ref()
+    } else {
+        m.finished_at.as_ref()
+    };
+    let when = times.map_or_else(String::new, |t| {
+        format!(" since {t} ({} ago)", since(Some(t), now))
+    });
     let ready = if m.ready { ", ready" } else { "" };
-    row("State", &format!("{}{ready}{when}, run {}", paint(&m.state), m.run));
+    row(
+        "State",
+        &format!("{}{ready}{when}, run {}", paint(&m.state), m.run),
+    );
     if let Some(reason) = &m.reason {
         row("Reason", &format!("{} [{}]", reason.message, reason.code));
         for line in &reason.evidence {
@@ -138,18 +170,40 @@ pub fn page(m: &ModuleStatus, lines: &[LogLine], style: &Style) -> String {
             row("Next step", next);
         }
     }
-    let probe = m.health.reason.as_ref().map_or_else(String::new, |r| format!(": {r}"));
-    row("Health", &format!("{}{probe}", paint(health_word(m.health.state))));
+    let probe = m
+        .health
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |r| format!(": {r}"));
+    row(
+        "Health",
+        &format!("{}{probe}", paint(health_word(m.health.state))),
+    );
     if let Some(exit) = &m.exit {
-        let at = exit.at.as_ref().map_or_else(String::new, |t| format!(" at {t}"));
-        row("Last exit", &format!("{}{at}, run {}", exit_words(exit), exit.run));
+        let at = exit
+            .at
+            .as_ref()
+            .map_or_else(String::new, |t| format!(" at {t}"));
+        row(
+            "Last exit",
+            &format!("{}{at}, run {}", exit_words(exit), exit.run),
+        );
     }
     facts(m, &mut row);
     if !lines.is_empty() {
         text.push('\n');
         for line in lines {
-            let at = line.at.as_deref().map_or("", |t| t.get(11..23).unwrap_or(t));
-            let _ = writeln!(text, "{} {} {}", style.paint(Tone::Dim, at), line.stream, line.text);
+            let at = line
+                .at
+                .as_deref()
+                .map_or("", |t| t.get(11..23).unwrap_or(t));
+            let _ = writeln!(
+                text,
+                "{} {} {}",
+                style.paint(Tone::Dim, at),
+                line.stream,
+                line.text
+            );
         }
     }
     text
@@ -157,21 +211,44 @@ pub fn page(m: &ModuleStatus, lines: &[LogLine], style: &Style) -> String {
 
 fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     if let Some(pid) = m.pid {
-        row("Process", &format!("{pid}, {} in its tree", m.resources.processes.unwrap_or(1)));
+        row(
+            "Process",
+            &format!("{pid}, {} in its tree", m.resources.processes.unwrap_or(1)),
+        );
     }
     if let Some(container) = &m.container {
         row("Container", container);
     }
-    let next = m.restarts.next_at.as_ref().map_or_else(String::new, |t| format!(", next at {t}"));
-    row("Restarts", &format!("{}, policy {}{next}", m.restarts.count, m.restarts.policy));
-    let by = m.resources.memory.by.as_ref().map_or_else(String::new, |b| format!(" ({b})"));
+    let next = m
+        .restarts
+        .next_at
+        .as_ref()
+        .map_or_else(String::new, |t| format!(", next at {t}"));
+    row(
+        "Restarts",
+        &format!("{}, policy {}{next}", m.restarts.count, m.restarts.policy),
+    );
+    let by = m
+        .resources
+        .memory
+        .by
+        .as_ref()
+        .map_or_else(String::new, |b| format!(" ({b})"));
     row("Memory", &format!("{}{by}", memory(m)));
     row("CPU", &cpu(m.resources.cpu_ms));
     if !m.ports.is_empty() {
-        let all: Vec<String> = m.ports.iter().map(|p| format!("{} {}:{}", p.name, p.address, p.port)).collect();
+        let all: Vec<String> = m
+            .ports
+            .iter()
+            .map(|p| format!("{} {}:{}", p.name, p.address, p.port))
+            .collect();
         row("Ports", &format!("{} ({})", all.join(", "), m.exposure));
     }
-    let lost = if m.logs.dropped > 0 { format!(", {} lost", bytes(m.logs.dropped)) } else { String::new() };
+    let lost = if m.logs.dropped > 0 {
+        format!(", {} lost", bytes(m.logs.dropped))
+    } else {
+        String::new()
+    };
     let file = m.logs.current.as_ref().unwrap_or(&m.logs.dir);
     row("Logs", &format!("{file} ({}{lost})", bytes(m.logs.bytes)));
 }

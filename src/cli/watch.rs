@@ -93,7 +93,11 @@ impl Shape {
             text.push(b' ');
         }
         if line.stream == "lair" {
-            text.extend_from_slice(self.style.paint(Tone::Dim, &format!("[lair] {}", line.text)).as_bytes());
+            text.extend_from_slice(
+                self.style
+                    .paint(Tone::Dim, &format!("[lair] {}", line.text))
+                    .as_bytes(),
+            );
         } else {
             text.extend_from_slice(&line.bytes());
         }
@@ -111,7 +115,11 @@ pub fn logs(global: &Global, args: &Logs) -> Result<Code, CliError> {
     let several = args.names.len() > 1;
     let shape = Shape {
         json: out.structured(),
-        names: if several { args.names.iter().map(String::len).max().unwrap_or(0) } else { 0 },
+        names: if several {
+            args.names.iter().map(String::len).max().unwrap_or(0)
+        } else {
+            0
+        },
         times: args.timestamps,
         style: out.style,
     };
@@ -121,7 +129,10 @@ pub fn logs(global: &Global, args: &Logs) -> Result<Code, CliError> {
         let place = loop {
             let page = source.page(&params)?;
             if page.missed > 0 {
-                say(&format!("warning: {} files of {name} were deleted before they could be read\n", page.missed));
+                say(&format!(
+                    "warning: {} files of {name} were deleted before they could be read\n",
+                    page.missed
+                ));
             }
             if several {
                 merged.extend(page.lines);
@@ -189,7 +200,10 @@ fn moment(text: &str) -> Result<i64, CliError> {
         return Ok(ms);
     }
     let back = parse_duration(text).map_err(|_| {
-        CliError::new("usage", format!("{text:?} is neither a time (2026-01-01T00:00:00Z) nor an age (10m)"))
+        CliError::new(
+            "usage",
+            format!("{text:?} is neither a time (2026-01-01T00:00:00Z) nor an age (10m)"),
+        )
     })?;
     Ok(now_ms() - i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
 }
@@ -205,7 +219,11 @@ fn follow(
         match place {
             Some(place) => params["from"] = json!(place),
             // Nothing fitted: with nothing but the query's own choice that goes for the whole log.
-            None if args.since.is_none() && args.run.is_none() && !args.previous && args.lines != Some(0) => {
+            None if args.since.is_none()
+                && args.run.is_none()
+                && !args.previous
+                && args.lines != Some(0) =>
+            {
                 params["from"] = json!({ "run": 0, "segment": 0, "offset": 0 });
             }
             None => {}
@@ -217,7 +235,10 @@ fn follow(
     loop {
         let note: LogNote = note(client)?;
         if note.missed > 0 {
-            say(&format!("warning: {} files were deleted before they could be read\n", note.missed));
+            say(&format!(
+                "warning: {} files were deleted before they could be read\n",
+                note.missed
+            ));
         }
         if let Some(end) = note.end {
             return Err(CliError::new("log_unreadable", end));
@@ -236,7 +257,8 @@ fn follow(
 
 fn note<T: serde::de::DeserializeOwned>(client: &mut Client) -> Result<T, CliError> {
     let text = client.next_note()?;
-    serde_json::from_str(&text).map_err(|e| CliError::new("unreachable", format!("lair sent something else: {e}")))
+    serde_json::from_str(&text)
+        .map_err(|e| CliError::new("unreachable", format!("lair sent something else: {e}")))
 }
 
 #[derive(Deserialize)]
@@ -269,7 +291,10 @@ pub fn events(global: &Global, args: &Events) -> Result<Code, CliError> {
     while args.follow || seen < newest {
         let note: EventNote = note(&mut client)?;
         if let Some(gap) = note.gap {
-            say(&format!("events {} to {} are no longer kept\n", gap.from, gap.to));
+            say(&format!(
+                "events {} to {} are no longer kept\n",
+                gap.from, gap.to
+            ));
             seen = seen.max(gap.to);
         }
         let Some(raw) = note.event else { continue };
@@ -280,7 +305,11 @@ pub fn events(global: &Global, args: &Events) -> Result<Code, CliError> {
         if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
             continue;
         }
-        let line = if out.structured() { format!("{}\n", raw.get()) } else { event_line(&event, &out.style, out.format) };
+        let line = if out.structured() {
+            format!("{}\n", raw.get())
+        } else {
+            event_line(&event, &out.style, out.format)
+        };
         if !out::write(line.as_bytes())? {
             break;
         }
@@ -303,9 +332,17 @@ fn event_line(event: &Value, style: &Style, format: Format) -> String {
         .into_iter()
         .flatten()
         .filter(|(key, value)| !plain.contains(&key.as_str()) && !value.is_null())
-        .fold(String::new(), |text, (key, value)| text + " " + key + "=" + &value.to_string());
+        .fold(String::new(), |text, (key, value)| {
+            text + " " + key + "=" + &value.to_string()
+        });
     let by = text("origin");
-    format!("{:>5} {} {painted}{pad} {} run={} {by}{rest}\n", event["seq"], text("at"), text("name"), event["run"])
+    format!(
+        "{:>5} {} {painted}{pad} {} run={} {by}{rest}\n",
+        event["seq"],
+        text("at"),
+        text("name"),
+        event["run"]
+    )
 }
 
 /// `lair wait`
@@ -324,7 +361,10 @@ pub fn wait(global: &Global, args: &Wait) -> Result<Code, CliError> {
     if out.structured() {
         out.value(&status)?;
     } else if let Ok(status) = serde_json::from_value::<ModuleStatus>(status) {
-        out.text(&format!("{}: {}, run {}\n", status.name, status.state, status.run))?;
+        out.text(&format!(
+            "{}: {}, run {}\n",
+            status.name, status.state, status.run
+        ))?;
     }
     Ok(exit::DONE)
 }

@@ -98,7 +98,10 @@ impl ReadParams {
         let p = self;
         Ok(Query {
             runs: Runs::All,
-            tail: p.lines.filter(|_| p.from.is_none()).map(|n| usize::try_from(n.min(MOST_LINES)).unwrap_or(0)),
+            tail: p
+                .lines
+                .filter(|_| p.from.is_none())
+                .map(|n| usize::try_from(n.min(MOST_LINES)).unwrap_or(0)),
             since: p.since_ms.map(stamp),
             until: p.until_ms.map(stamp),
             stream: p.stream.map(stream),
@@ -164,18 +167,26 @@ async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
 ///
 /// # Errors
 /// As `logs.read`.
-pub(crate) fn read_files(log_dir: &std::path::Path, params: serde_json::Value) -> Result<serde_json::Value, RpcError> {
-    let p: ReadParams = serde_json::from_value(params).map_err(|e| RpcError::invalid_params(&e.to_string()))?;
+pub(crate) fn read_files(
+    log_dir: &std::path::Path,
+    params: serde_json::Value,
+) -> Result<serde_json::Value, RpcError> {
+    let p: ReadParams =
+        serde_json::from_value(params).map_err(|e| RpcError::invalid_params(&e.to_string()))?;
     let query = p.query()?;
     let reader = LogReader::open(log_dir, p.name.as_str()).map_err(|e| no_log(&e, &p.name))?;
-    serde_json::to_value(gather(&reader, query, &p)?).map_err(|e| RpcError::internal(&e.to_string()))
+    serde_json::to_value(gather(&reader, query, &p)?)
+        .map_err(|e| RpcError::internal(&e.to_string()))
 }
 
 fn no_log(e: &io::Error, name: &Name) -> RpcError {
     if e.kind() != io::ErrorKind::NotFound {
         return unreadable(e);
     }
-    let message = format!("no module {:?} is loaded, and none has left a log", name.as_str());
+    let message = format!(
+        "no module {:?} is loaded, and none has left a log",
+        name.as_str()
+    );
     RpcError::refused("unknown_module", &message)
 }
 
