@@ -16,7 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 
-use crate::files::Shelf;
+use crate::files::{Folder, Shelf};
 
 use super::command::{Command, CrashPoint, Drained, PumpEvent, Reply, StreamKey};
 use super::handle::{Bell, PumpOptions};
@@ -184,6 +184,9 @@ impl State {
 
     fn carry_out(&mut self, command: Command) {
         match command {
+            Command::Check { module, reply } => {
+                reply(Folder::check(&self.options.log_dir, &module));
+            }
             Command::Attach {
                 key,
                 policy,
