@@ -4,6 +4,7 @@
 //! one that is not ours or that others may write is refused by name. Never: `/tmp` by default.
 
 use crate::runtime::RuntimeError;
+use lair_manifests::Dirs;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
@@ -18,15 +19,63 @@ pub struct Folders {
     pub state: PathBuf,
     /// Log folders, one a module.
     pub logs: PathBuf,
-    /// Socket and lock.
+    /// Lock and notify sockets.
     pub run: PathBuf,
+    /// The bridge's socket.
+    pub socket: PathBuf,
+    /// The configuration's folder; the daemon trusts `modules` in it.
+    pub config: PathBuf,
+}
+
+impl From<Dirs> for Folders {
+    fn from(dirs: Dirs) -> Self {
+        let Dirs {
+            state,
+            logs,
+            run,
+            socket,
+            config,
+        } = dirs;
+        Folders {
+            state,
+            logs,
+            run,
+            socket,
+            config,
+        }
+    }
 }
 
 impl Folders {
     /// All three below one folder: for tests, hosts and one-off runs.
     #[must_use]
     pub fn below(root: &Path) -> Self {
-        Folders { state: root.join("state"), logs: root.join("logs"), run: root.join("run") }
+        Folders {
+            state: root.join("state"),
+            logs: root.join("logs"),
+            run: root.join("run"),
+            socket: root.join("run/lair.sock"),
+            config: root.join("config"),
+        }
+    }
+
+    /// The same, as the manifests' crate knows them.
+    #[must_use]
+    pub fn dirs(&self) -> Dirs {
+        let Folders {
+            state,
+            logs,
+            run,
+            socket,
+            config,
+        } = self.clone();
+        Dirs {
+            state,
+            logs,
+            run,
+            socket,
+            config,
+        }
     }
 
     /// Names this runtime's life in cgroups and markers: unique on the machine at any time.
@@ -42,8 +91,15 @@ impl Folders {
     /// # Errors
     /// The folder and why it can't be used.
     pub fn make(&self) -> Result<(), RuntimeError> {
-        for (path, mode) in [(&self.state, 0o750), (&self.logs, 0o750), (&self.run, 0o700)] {
-            make(path, mode).map_err(|why| RuntimeError::Folder { path: path.clone(), why })?;
+        for (path, mode) in [
+            (&self.state, 0o750),
+            (&self.logs, 0o750),
+            (&self.run, 0o700),
+        ] {
+            make(path, mode).map_err(|why| RuntimeError::Folder {
+                path: path.clone(),
+                why,
+            })?;
         }
         Ok(())
     }
@@ -54,7 +110,11 @@ fn make(path: &Path, mode: u32) -> Result<(), String> {
         return Err("the path is not absolute".into());
     }
     if !path.exists() {
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|e| e.to_string())?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(|e| e.to_string())?;
         // The umask may have taken bits away; ours are the documented ones.
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| e.to_string())?;
     }
@@ -87,15 +147,22 @@ impl Lock {
     /// Another runtime has it, or the file can't be made.
     pub fn take(run: &Path) -> Result<Lock, RuntimeError> {
         let path = run.join("lair.lock");
-        let folder = |e: io::Error| RuntimeError::Folder { path: path.clone(), why: e.to_string() };
+        let folder = |e: io::Error| RuntimeError::Folder {
+            path: path.clone(),
+            why: e.to_string(),
+        };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = open(&path, flags, Mode::from_raw_mode(0o600)).map_err(|e| folder(e.into()))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let pid = fs::read_to_string(&path).ok().and_then(|s| s.trim().parse().ok());
+            let pid = fs::read_to_string(&path)
+                .ok()
+                .and_then(|s| s.trim().parse().ok());
             return Err(RuntimeError::Running { lock: path, pid });
         }
         let mut text = fs::File::from(file.try_clone().map_err(folder)?);
-        text.set_len(0).and_then(|()| writeln!(text, "{}", std::process::id())).map_err(folder)?;
+        text.set_len(0)
+            .and_then(|()| writeln!(text, "{}", std::process::id()))
+            .map_err(folder)?;
         Ok(Lock { _file: file })
     }
 }

@@ -6,7 +6,7 @@
 use crate::folders::Folders;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
-use lair_actors::facts::Sampler;
+use lair_actors::facts::{GpuReader, Sampler};
 use lair_actors::fault::Fault;
 use lair_actors::files::last_run;
 use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
@@ -104,6 +104,11 @@ pub(crate) struct Inner {
     pub folders: Folders,
     pub foreground: bool,
     pub keeper_pid: Option<i32>,
+    pub seed: u64,
+    pub memory_total: Option<u64>,
+    /// Where trees are tracked, or why not; `None`: simulated.
+    pub tracking: Option<Result<PathBuf, String>>,
+    pub gpus: GpuReader,
 }
 
 impl Drop for Inner {
@@ -303,6 +308,18 @@ impl RuntimeHandle {
     /// `unknown_module`.
     pub fn explain(&self, name: &str) -> Result<Vec<String>, Refused> {
         Ok(self.view(name)?.plan.explanation.clone())
+    }
+
+    /// What a file would run as, and why, without loading it.
+    ///
+    /// # Errors
+    /// As [`RuntimeHandle::load`], up to `untrusted`.
+    pub fn explain_file(
+        &self,
+        file: &Path,
+        options: &LoadOptions,
+    ) -> Result<Vec<(String, Vec<String>)>, Refused> {
+        crate::prepare::explain(&self.inner, file, options)
     }
 
     /// Waits until it is so; at once if it is.

@@ -9,7 +9,7 @@ use crate::handle::{Inner, RuntimeHandle};
 use lair_actors::backend::native::{NativeBackend, NativeOptions};
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::events::{EventLog, KEPT};
-use lair_actors::facts::Sampler;
+use lair_actors::facts::{self, GpuReader, Sampler};
 use lair_actors::keeper::{DeathPolicy, KeeperClient, KeeperOptions};
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
@@ -138,11 +138,17 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::start`].
-    pub async fn spawn_linked(options: RuntimeOptions, supervisor: ActorCell) -> Result<Runtime, RuntimeError> {
+    pub async fn spawn_linked(
+        options: RuntimeOptions,
+        supervisor: ActorCell,
+    ) -> Result<Runtime, RuntimeError> {
         Self::start_under(options, Some(supervisor)).await
     }
 
-    async fn start_under(options: RuntimeOptions, supervisor: Option<ActorCell>) -> Result<Runtime, RuntimeError> {
+    async fn start_under(
+        options: RuntimeOptions,
+        supervisor: Option<ActorCell>,
+    ) -> Result<Runtime, RuntimeError> {
         if cfg!(panic = "abort") {
             return Err(RuntimeError::PanicAborts);
         }
@@ -152,13 +158,26 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let instance = options.folders.instance();
-        let (clock, backends, keeper): (Arc<dyn Clock>, Backends, Option<KeeperClient>) = match options.simulated {
-            Some((clock, backends)) => (clock, backends, None),
+        let (clock, backends, keeper, tracking) = match options.simulated {
+            Some((clock, backends)) => (clock, backends, None, None),
             None => {
                 let keeper = launch_keeper(options.keeper, options.orphan_grace).await?;
-                let native = NativeOptions { instance, run_dir: options.folders.run.clone() };
+                let native = NativeOptions {
+                    instance,
+                    run_dir: options.folders.run.clone(),
+                };
                 let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                (SystemClock::start(), Backends { native: Some(native), container: None }, Some(keeper))
+                let tracking = native.tracking();
+                let clock: Arc<dyn Clock> = SystemClock::start();
+                (
+                    clock,
+                    Backends {
+                        native: Some(native),
+                        container: None,
+                    },
+                    Some(keeper),
+                    Some(tracking),
+                )
             }
         };
         let inner = Inner {
@@ -172,6 +191,10 @@ impl Runtime {
             folders: options.folders,
             foreground: options.foreground,
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
+            seed: options.seed,
+            memory_total: facts::host().memory_total,
+            tracking,
+            gpus: GpuReader::new(None),
         };
         let args = RootArgs {
             clock: inner.clock.clone(),
@@ -187,7 +210,11 @@ impl Runtime {
         };
         let root = spawn_root(args, supervisor).await?;
         let _ = inner.root.set(root);
-        Ok(Runtime { handle: RuntimeHandle::new(inner), keeper, _lock: lock })
+        Ok(Runtime {
+            handle: RuntimeHandle::new(inner),
+            keeper,
+            _lock: lock,
+        })
     }
 
     /// The typed face; clone it freely.
@@ -198,7 +225,9 @@ impl Runtime {
 
     /// Stops every module within `within`, then lair itself. The report names what could not be stopped.
     pub async fn shutdown(self, within: Duration) -> DrainReport {
-        let origin = Origin::Requested { peer: "shutdown".into() };
+        let origin = Origin::Requested {
+            peer: "shutdown".into(),
+        };
         let report = self.handle.drain(within, origin).await.unwrap_or_default();
         self.handle.stop_root().await;
         if let Some(keeper) = &self.keeper {
@@ -213,13 +242,20 @@ async fn launch_keeper(program: PathBuf, grace: Duration) -> Result<KeeperClient
     let mut options = KeeperOptions::new();
     options.program = program;
     options.policy = DeathPolicy::Kill { grace_ms };
-    KeeperClient::launch(options).await.map_err(RuntimeError::Keeper)
+    KeeperClient::launch(options)
+        .await
+        .map_err(RuntimeError::Keeper)
 }
 
-async fn spawn_root(args: RootArgs, supervisor: Option<ActorCell>) -> Result<ActorRef<RootMsg>, RuntimeError> {
+async fn spawn_root(
+    args: RootArgs,
+    supervisor: Option<ActorCell>,
+) -> Result<ActorRef<RootMsg>, RuntimeError> {
     let spawned = match supervisor {
         Some(above) => Actor::spawn_linked(None, RootActor, args, above).await,
         None => Actor::spawn(None, RootActor, args).await,
     };
-    spawned.map(|(root, _)| root).map_err(|e| RuntimeError::Root(e.to_string()))
+    spawned
+        .map(|(root, _)| root)
+        .map_err(|e| RuntimeError::Root(e.to_string()))
 }

@@ -1,7 +1,8 @@
 //! What a supervisor should do next, and never doing it.
 //!
 //! Owns: the vocabulary of a child's life ([`child`], [`spec`], [`event`], [`effect`], [`notice`]) and the one
-//! function that moves it, [`decide::decide`]. Promises: total (every phase meets every event), deterministic,
+//! function that moves it, [`decide::decide`]; what it weighs ([`restart`], [`probe`], [`shutdown`]) and how a child
+//! reads to people and programs ([`status`]). Promises: total (every phase meets every event), deterministic,
 //! no clock, no randomness but a seed, no I/O. Never: waits, spawns, logs, or names an actor.
 #![forbid(unsafe_code)]
 

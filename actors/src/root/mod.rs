@@ -364,8 +364,8 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
-        let origin = known.injected_origin(inc, &event);
-        self.step(id, Some(inc), event, Some(origin)).await;
+        let origin = known.origin_of(inc, &event);
+        self.step(id, Some(inc), event, origin).await;
     }
 
     async fn health(&mut self, id: &ChildId, inc: u64, change: HealthReport) {

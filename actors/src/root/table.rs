@@ -6,7 +6,7 @@ use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{HealthView, View};
 use lair_manifests::launch::LaunchPlan;
-use lair_supervision::{Child, ChildEvent, ChildId, Origin, StartFault, TimerKind};
+use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
 use ractor::{ActorId, ActorRef};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,24 +88,21 @@ impl Managed {
             .map(|(_, owner)| owner)
     }
 
-    /// Whether what is reported now was caused by the fault gate.
-    pub fn injected_origin(&mut self, inc: u64, event: &ChildEvent) -> Origin {
+    /// Why what is reported now happened; `None`: for the reason of what led to it (a stop that was asked for).
+    pub fn origin_of(&mut self, inc: u64, event: &ChildEvent) -> Option<Origin> {
         let ends = matches!(
             event,
             ChildEvent::Exited { .. } | ChildEvent::SpawnFailed { .. }
         );
-        match &self.injected {
-            Some((of, label)) if *of == inc => {
-                let origin = Origin::Injected {
-                    label: label.clone(),
-                };
-                if ends {
-                    self.injected = None;
-                }
-                origin
+        if let Some((_, label)) = self.injected.as_ref().filter(|(of, _)| *of == inc) {
+            let label = label.clone();
+            if ends {
+                self.injected = None;
             }
-            _ => Origin::Observed,
+            return Some(Origin::Injected { label });
         }
+        let unasked = ends && matches!(self.child.phase, Phase::Up { .. });
+        unasked.then_some(Origin::Observed)
     }
 
     pub fn arm(&mut self, clock: &dyn Clock, timer: TimerKind, id: TimerId) {

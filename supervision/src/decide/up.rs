@@ -2,6 +2,7 @@
 
 use super::Ignored;
 use super::turn::{Counted, Life, Stop, Turn};
+use crate::admission::Admission;
 use crate::child::{
     ChildIdentity, Desired, DownReason, Phase, Readiness, RestartHistory, Sight, StopCause,
 };
@@ -23,20 +24,12 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
             turn.satisfied()
         }
         ChildEvent::StopRequested { grace: asked } => {
-            turn.child.desired = Desired::Down;
-            life.stop(turn, StopCause::Requested, asked.unwrap_or(grace));
-            turn.accepted()
+            end(turn, life, StopCause::Requested, asked.unwrap_or(grace))
         }
-        ChildEvent::KillRequested => {
-            turn.child.desired = Desired::Down;
-            life.stop(turn, StopCause::Requested, Duration::ZERO);
-            turn.accepted()
-        }
+        ChildEvent::KillRequested => end(turn, life, StopCause::Requested, Duration::ZERO),
         ChildEvent::ShutdownRequested { grace: asked } => {
             turn.child.draining = true;
-            turn.child.desired = Desired::Down;
-            life.stop(turn, StopCause::Shutdown, asked.unwrap_or(grace));
-            turn.accepted()
+            end(turn, life, StopCause::Shutdown, asked.unwrap_or(grace))
         }
         ChildEvent::RestartRequested { grace: asked } => restart(turn, life, asked),
         ChildEvent::BecameReady => became_ready(turn, &life),
@@ -45,13 +38,7 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
             life.stop(turn, StopCause::Unhealthy(kind), grace);
             Ok(())
         }
-        ChildEvent::Stalled | ChildEvent::Deadline(TimerKind::Readiness) => match life.readiness {
-            Readiness::Awaiting { .. } => {
-                life.stop(turn, StopCause::NotReadyInTime, grace);
-                Ok(())
-            }
-            Readiness::Ready { .. } | Readiness::NotReady { .. } => Err(Ignored::Stale),
-        },
+        ChildEvent::Stalled | ChildEvent::Deadline(TimerKind::Readiness) => not_ready(turn, life),
         ChildEvent::Deadline(TimerKind::Settle) => settled(turn, &life),
         ChildEvent::Deadline(TimerKind::Resight) => turn.look_again(life.sight),
         ChildEvent::Deadline(
@@ -121,6 +108,22 @@ impl Living {
     }
 }
 
+fn end(turn: &mut Turn<'_>, life: Living, cause: StopCause, grace: Duration) -> Counted {
+    turn.child.desired = Desired::Down;
+    life.stop(turn, cause, grace);
+    turn.accepted()
+}
+
+fn not_ready(turn: &mut Turn<'_>, life: Living) -> Counted {
+    match life.readiness {
+        Readiness::Awaiting { .. } => {
+            life.stop(turn, StopCause::NotReadyInTime, turn.spec.grace);
+            Ok(())
+        }
+        Readiness::Ready { .. } | Readiness::NotReady { .. } => Err(Ignored::Stale),
+    }
+}
+
 fn restart(turn: &mut Turn<'_>, life: Living, grace: Option<Duration>) -> Counted {
     if turn.child.draining {
         return turn.denied_draining();
@@ -128,7 +131,7 @@ fn restart(turn: &mut Turn<'_>, life: Living, grace: Option<Duration>) -> Counte
     let inc = turn.child.inc + 1;
     let grace = grace.unwrap_or(turn.spec.grace);
     life.stop(turn, StopCause::Restart, grace);
-    turn.answer(crate::admission::Admission::Accepted { inc })
+    turn.answer(Admission::Accepted { inc })
 }
 
 fn readiness_is(turn: &mut Turn<'_>, next: Readiness) -> Counted {

@@ -2,8 +2,8 @@
 
 use super::world::{Process, World, went_down};
 use lair_supervision::{
-    ChildEvent, ChildSpec, Decision, DownReason, Effect, Ignored, NoticeKind, Outcome, Phase,
-    RestartType, TimerKind, Uptime,
+    Admission, ChildEvent, ChildSpec, Decision, DownReason, Effect, Ignored, NoticeKind, Outcome,
+    Phase, RestartType, TimerKind, Uptime,
 };
 
 /// What an observer can know: requests, answers, notices.
@@ -14,6 +14,8 @@ pub struct Books {
     /// A start was asked for and has not been carried out.
     owed: bool,
     draining: bool,
+    /// “After the stop” was answered, and not taken back.
+    promised: bool,
     /// The incarnation that notices are about.
     inc: u64,
     /// How far that incarnation has come, see `stage`.
@@ -30,14 +32,15 @@ pub struct Books {
 
 impl Books {
     pub fn hear(&mut self, event: &ChildEvent, decision: &Decision) {
-        let denied = matches!(
-            decision.answer,
-            Some(lair_supervision::Admission::Denied(_))
-        );
+        let denied = matches!(decision.answer, Some(Admission::Denied(_)));
         match event {
             ChildEvent::StartRequested | ChildEvent::RestartRequested { .. } if !denied => {
+                if self.draining {
+                    self.broken = Some("a start was promised while draining".to_owned());
+                }
                 self.wanted = true;
                 self.owed = true;
+                self.promised |= matches!(decision.answer, Some(Admission::Deferred { .. }));
             }
             ChildEvent::StopRequested { .. } | ChildEvent::KillRequested => self.unwanted(),
             ChildEvent::ShutdownRequested { .. } => {
@@ -48,7 +51,14 @@ impl Books {
         }
     }
 
+    /// The runtime marks every child before an ordered shutdown.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.promised = false;
+    }
+
     fn unwanted(&mut self) {
+        self.promised = false;
         self.wanted = false;
         self.owed = false;
     }
@@ -173,6 +183,7 @@ pub fn check(
     )?;
     let at_rest = matches!(child.phase, Phase::Down(_) | Phase::Waiting { .. });
     if at_rest {
+        ensure(!books.promised, "a start that was promised comes")?;
         ensure(after.process == Process::None, "nothing outlives its end")?;
         ensure(after.ledger.is_none(), "the ledger forgets what ended")?;
         if books.inc > 0 && books.ends != 1 {

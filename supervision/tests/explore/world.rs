@@ -145,6 +145,14 @@ impl World {
         all
     }
 
+    /// As the runtime does to every child before an ordered shutdown.
+    pub fn marked_as_draining(&self) -> World {
+        let mut next = self.clone();
+        next.child.draining = true;
+        next.books.drain();
+        next
+    }
+
     pub fn step(&self, spec: &ChildSpec, choice: Choice) -> World {
         let mut next = self.clone();
         next.now = choice.at;

@@ -1,0 +1,189 @@
+//! From what somebody hands over to plans that the root can load.
+//!
+//! Owns: the order of the steps: read, parse, trust, select, plan. Promises: all or nothing, and every problem at once.
+//! Never: starts anything.
+
+use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use lair_manifests::launch::LaunchPlan;
+use lair_manifests::module::ModuleManifest;
+use lair_manifests::plan::PATH;
+use lair_manifests::words::ModeWord;
+use lair_manifests::{
+    HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack, TrustDecision,
+    TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Makes the plans of every module in `source`, in the order of the file.
+pub(crate) fn prepare(
+    inner: &Inner,
+    source: ManifestSource,
+    options: &LoadOptions,
+) -> Result<Vec<LaunchPlan>, Refused> {
+    let (source, vouched) = read(source)?;
+    let stack = parse_stack(&source).map_err(|problems| invalid(&problems))?;
+    if !options.args.is_empty() && stack.modules.len() > 1 {
+        return Err(Refused::new(
+            "invalid_request",
+            "arguments can be given to a single module only".into(),
+        )
+        .help("name one module, or put the arguments into the manifest"));
+    }
+    plan_all(inner, &source, vouched, &stack, options)
+}
+
+fn plan_all(
+    inner: &Inner,
+    source: &Source,
+    vouched: bool,
+    stack: &Stack,
+    options: &LoadOptions,
+) -> Result<Vec<LaunchPlan>, Refused> {
+    let context = context(inner, options);
+    let host = host_facts(inner, &context);
+    let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+    for module in &stack.modules {
+        let trusted = if vouched {
+            Ok(())
+        } else {
+            trust(inner, source, module)
+        };
+        match choose(inner, module, &host, &trusted, source, options) {
+            Ok(selected) => match plan(module, &selected, &context) {
+                Ok(plan) => plans.push(plan),
+                Err(more) => problems.extend(more),
+            },
+            Err(refusal) => refusals.push((refusal, trusted)),
+        }
+    }
+    match (problems.is_empty(), refusals.is_empty()) {
+        (true, true) => Ok(plans),
+        (false, _) => Err(invalid(&problems)),
+        (true, false) => Err(refused(&refusals)),
+    }
+}
+
+fn read(source: ManifestSource) -> Result<(Source, bool), Refused> {
+    match source {
+        ManifestSource::File(path) => Ok((read_manifest(&path).map_err(|p| invalid(&[p]))?, false)),
+        ManifestSource::Text { text, dir, trusted } => {
+            let dir = dir.unwrap_or_else(|| PathBuf::from("/"));
+            Ok((Source::of_text("manifest", &text, &dir), trusted))
+        }
+    }
+}
+
+fn context(inner: &Inner, options: &LoadOptions) -> PlanContext {
+    let mut context = PlanContext::new(inner.folders.dirs());
+    context.env = environment();
+    context.set = options.env.clone();
+    context.args.clone_from(&options.args);
+    context.seed = inner.seed;
+    context
+}
+
+/// The runtime's own environment; manifests get of it only what they name.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect()
+}
+
+fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
+    HostFacts {
+        engines: Vec::new(),
+        gpus: context.gpus.clone(),
+        memory_total: inner.memory_total,
+        ..HostFacts::default()
+    }
+}
+
+fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {
+    let uid = rustix::process::geteuid().as_raw();
+    let modules = inner.folders.config.join("modules");
+    let scope = match &source.facts {
+        None => TrustScope::Bridge {
+            digest: &source.digest,
+        },
+        Some(_) if inner.foreground => TrustScope::Foreground { uid },
+        Some(_) => TrustScope::Daemon {
+            uid,
+            modules: &modules,
+        },
+    };
+    trust::decide(
+        inner.config.trust.as_ref(),
+        scope,
+        module.name.as_str(),
+        source.facts.as_ref(),
+    )
+}
+
+fn choose(
+    inner: &Inner,
+    module: &ModuleManifest,
+    host: &HostFacts,
+    trusted: &TrustDecision,
+    source: &Source,
+    options: &LoadOptions,
+) -> Result<Selected, Refusal> {
+    let mut host = host.clone();
+    if let Some(native) = &module.runtime.native {
+        host.program = facts::find_program(native, &source.dir, PATH);
+    }
+    let words = options.allowed_modes.as_ref().map(|m| {
+        m.iter()
+            .filter_map(|m| ModeWord::try_from(m.as_str()).ok())
+            .collect()
+    });
+    let policy = Policy {
+        allowed_modes: words,
+        ..Policy::default()
+    };
+    select(
+        module,
+        &host,
+        &policy,
+        &inner.config,
+        options.preference,
+        options.fallback,
+        trusted,
+    )
+}
+
+fn invalid(problems: &[Problem]) -> Refused {
+    Refused::new("invalid_manifest", problem::render(problems))
+        .help("mend what is named; `lair validate FILE` checks it again, `lair schema manifest` is the whole shape")
+        .with(serde_json::json!({ "problems": problems }))
+}
+
+fn refused(refusals: &[(Refusal, TrustDecision)]) -> Refused {
+    let words: Vec<String> = refusals.iter().map(|(r, _)| r.to_string()).collect();
+    let why: Vec<&Refusal> = refusals.iter().map(|(r, _)| r).collect();
+    let untrusted = why.iter().any(|r| r.why.iter().any(|m| m.step == "trust"));
+    let missing = why
+        .iter()
+        .any(|r| r.why.iter().any(|m| m.rule == "program"));
+    let code = match (untrusted, missing) {
+        (true, _) => "untrusted",
+        (false, true) => "program_missing",
+        (false, false) => "mode_unavailable",
+    };
+    Refused::new(code, words.join("\n"))
+        .help("`lair explain FILE` shows every step of the choice; `lair doctor` shows what the machine lacks")
+        .with(serde_json::json!({ "refusals": why }))
+}
+
+/// What a file would run as, and why, without loading it.
+pub(crate) fn explain(
+    inner: &Inner,
+    file: &Path,
+    options: &LoadOptions,
+) -> Result<Vec<(String, Vec<String>)>, Refused> {
+    let plans = prepare(inner, ManifestSource::File(file.to_owned()), options)?;
+    Ok(plans
+        .into_iter()
+        .map(|p| (p.spec.id.to_string(), p.explanation))
+        .collect())
+}
