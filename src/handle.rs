@@ -130,10 +130,6 @@ impl RuntimeHandle {
         }
     }
 
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.inner
-    }
-
     /// The root actor, for hosts that link or monitor it.
     #[must_use]
     pub fn root(&self) -> Option<&ActorRef<RootMsg>> {

@@ -2,7 +2,8 @@
 //!
 //! Owns: the grip on one child from `Launch` to the report of its end. Promises: reports `Spawned` before `Exited`,
 //! each at most once, and `Exited` only after the output is in the files or was given up with a count. Never: waits in
-//! a handler, decides, or outlives its child: it stops itself after the last report.
+//! a handler, or decides. The root stops it on its last report: stopping by itself, its end would overtake the report
+//! (supervision events go before messages).
 
 use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started};
 use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
@@ -67,11 +68,8 @@ impl Actor for ModuleActor {
         match msg {
             ModuleMsg::Launch => state.launch(&myself),
             ModuleMsg::Started(started) => state.started(&myself, started),
-            ModuleMsg::Failed(fault) => {
-                state.report(ModuleReport::SpawnFailed { fault });
-                myself.stop(None);
-            }
-            ModuleMsg::Abort => state.abort(&myself),
+            ModuleMsg::Failed(fault) => state.report(ModuleReport::SpawnFailed { fault }),
+            ModuleMsg::Abort => state.abort(),
             ModuleMsg::Signal { signal, scope } => {
                 if let Some(handle) = &state.handle {
                     handle.signal(signal, scope);
@@ -83,10 +81,7 @@ impl Actor for ModuleActor {
                 }
             }
             ModuleMsg::Exited(exit) => state.exited(&myself, exit),
-            ModuleMsg::Drained { dropped } => {
-                state.finish(dropped);
-                myself.stop(None);
-            }
+            ModuleMsg::Drained { dropped } => state.finish(dropped),
             ModuleMsg::Crash(label) => panic!("injected: {label}"),
         }
         Ok(())
@@ -174,7 +169,7 @@ impl ModuleState {
         }
     }
 
-    fn abort(&mut self, myself: &ActorRef<ModuleMsg>) {
+    fn abort(&mut self) {
         // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
         if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
             task.abort();
@@ -186,7 +181,6 @@ impl ModuleState {
                     transient: true,
                 },
             });
-            myself.stop(None);
         }
     }
 

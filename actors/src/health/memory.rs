@@ -3,6 +3,7 @@
 //! Held by whoever starts the actor, so that its next life goes on where the last one ended: nothing that was learnt
 //! is unlearnt, no ready descriptor is closed, no matched line forgotten.
 
+use super::watched::Heard;
 use super::worker::Lines;
 use crate::probe::ready::ReadyListener;
 use crate::view::HealthView;
@@ -17,6 +18,8 @@ pub(super) struct Remembered {
     pub since: Uptime,
     pub state: HealthState,
     pub view: HealthView,
+    pub topic: String,
+    pub heard: Heard,
     pub doomed: Option<String>,
     pub source: Option<Arc<ReadyListener>>,
     pub lines: Arc<Lines>,
@@ -35,6 +38,11 @@ impl Memory {
 
     pub(super) fn keep(&self, id: &ChildId, part: Remembered) {
         self.lock().insert(id.clone(), part);
+    }
+
+    /// Forgets every incarnation that is not `live`: what was unwatched while no actor was there to hear it.
+    pub fn retain(&self, live: impl Fn(&ChildId, u64) -> bool) {
+        self.lock().retain(|id, part| live(id, part.inc));
     }
 
     pub(super) fn forget(&self, id: &ChildId, inc: u64) {

@@ -14,7 +14,20 @@ pub(super) struct Draft {
     pub topic: String,
 }
 
-pub(super) const NO_PROBE: &str = "no probe declared";
+impl Draft {
+    /// While it comes up, its own words are worth showing.
+    pub fn add_status(&mut self, status: Option<&str>) {
+        if let (Some(status), HealthWord::Unknown, Some(reason)) =
+            (status, self.word, &mut self.reason)
+        {
+            let text = format!("; it says: {status}");
+            reason.push_str(&text);
+            self.topic.push_str(&text);
+        }
+    }
+}
+
+const NO_PROBE: &str = "no probe declared";
 pub(super) const UNWATCHED: &str = "no longer watched";
 
 /// What the counts and the last findings come to.
@@ -40,7 +53,7 @@ pub(super) fn draft(state: &HealthState, heard: &Heard, doomed: Option<&str>) ->
         }
         HealthVerdict::Unknown => coming_up(state, heard),
     };
-    add_unable(&mut draft, state, heard);
+    add_unable(&mut draft, heard);
     draft
 }
 
@@ -126,12 +139,9 @@ fn with_finding(word: HealthWord, probe: Option<ProbeKind>, text: String, heard:
 }
 
 /// A probe that can't be put changes no verdict, but is seen.
-fn add_unable(draft: &mut Draft, state: &HealthState, heard: &Heard) {
+fn add_unable(draft: &mut Draft, heard: &Heard) {
     for (kind, look) in heard {
-        let unable = state
-            .probe(*kind)
-            .is_some_and(|probe| probe.could_not_run > 0);
-        if !unable || look.outcome != ProbeOutcome::CouldNotRun {
+        if look.outcome != ProbeOutcome::CouldNotRun {
             continue;
         }
         let text = format!("its {} probe says nothing: {}", name(*kind), look.said);

@@ -70,7 +70,10 @@ impl Watched {
         let known = context.args.memory.recall(&id, inc);
         let mut watched = match known {
             Some(known) => Watched::resumed(id, handle, workers, known),
-            None => Watched::fresh(id, inc, handle, workers, &plan, context.now()),
+            None => {
+                let known = unknown(inc, &workers, &plan, context);
+                Watched::resumed(id, handle, workers, known)
+            }
         };
         watched.stall = plan
             .probes
@@ -83,36 +86,6 @@ impl Watched {
         watched.follow(context);
         watched.settle(context);
         watched
-    }
-
-    fn fresh(
-        id: ChildId,
-        inc: u64,
-        handle: Arc<dyn ChildHandle>,
-        workers: BTreeMap<ProbeKind, Worker>,
-        plan: &LaunchPlan,
-        since: Uptime,
-    ) -> Self {
-        let spec = |kind| {
-            workers
-                .get(&kind)
-                .map(|worker: &Worker| worker.spec.clone())
-        };
-        let probes = Probes {
-            startup: spec(ProbeKind::Startup),
-            readiness: spec(ProbeKind::Readiness),
-            liveness: spec(ProbeKind::Liveness),
-        };
-        let known = Remembered {
-            inc,
-            since,
-            state: HealthState::new(&probes, plan.spec.on_liveness),
-            view: HealthView::default(),
-            doomed: None,
-            source: None,
-            lines: Arc::default(),
-        };
-        Watched::resumed(id, handle, workers, known)
     }
 
     fn resumed(
@@ -129,8 +102,8 @@ impl Watched {
             stall: None,
             workers,
             state: known.state,
-            heard: Heard::new(),
-            topic: known.view.reason.clone().unwrap_or_default(),
+            heard: known.heard,
+            topic: known.topic,
             view: known.view,
             doomed: known.doomed,
             source: known.source,
@@ -227,7 +200,9 @@ impl Watched {
     }
 
     fn publish(&mut self, context: &Context) {
-        let draft = verdict::draft(&self.state, &self.heard, self.doomed.as_deref());
+        let said = self.source.as_ref().and_then(|source| source.said().status);
+        let mut draft = verdict::draft(&self.state, &self.heard, self.doomed.as_deref());
+        draft.add_status(said.as_deref());
         let now = context.args.clock.wall_ms();
         if let Some(view) = verdict::news(draft, &self.view, &mut self.topic, now) {
             self.view = view.clone();
@@ -245,6 +220,8 @@ impl Watched {
             since: self.since,
             state: self.state.clone(),
             view: self.view.clone(),
+            topic: self.topic.clone(),
+            heard: self.heard.clone(),
             doomed: self.doomed.clone(),
             source: self.source.clone(),
             lines: self.lines.clone(),
@@ -265,6 +242,36 @@ impl Watched {
     fn has_log_probe(&self) -> bool {
         let is_log = |worker: &Worker| matches!(worker.action, ProbeAction::Log { .. });
         self.workers.values().any(is_log)
+    }
+}
+
+/// A fresh incarnation, of which nothing is known yet.
+fn unknown(
+    inc: u64,
+    workers: &BTreeMap<ProbeKind, Worker>,
+    plan: &LaunchPlan,
+    context: &Context,
+) -> Remembered {
+    let spec = |kind| workers.get(&kind).map(|worker| worker.spec.clone());
+    let probes = Probes {
+        startup: spec(ProbeKind::Startup),
+        readiness: spec(ProbeKind::Readiness),
+        liveness: spec(ProbeKind::Liveness),
+    };
+    let view = HealthView {
+        since_ms: context.args.clock.wall_ms(),
+        ..HealthView::default()
+    };
+    Remembered {
+        inc,
+        since: context.now(),
+        state: HealthState::new(&probes, plan.spec.on_liveness),
+        view,
+        topic: String::new(),
+        heard: Heard::new(),
+        doomed: None,
+        source: None,
+        lines: Arc::default(),
     }
 }
 

@@ -20,3 +20,6 @@ pub const MAX_DATAGRAM: usize = 64 * 1024;
 
 /// The largest spawn request in a memfd. Above it nothing could be executed anyway (`execve` takes 6 MiB at most).
 pub const MAX_MEMFD: usize = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod test;

@@ -9,6 +9,8 @@
 mod command;
 mod handle;
 mod job;
+mod outage;
+mod registry;
 mod run;
 mod service;
 mod stats;

@@ -382,8 +382,11 @@ impl RootState {
                     reason: view.reason.clone(),
                     probe: view.probe,
                 };
+                let news = known.health.state != view.state;
                 known.health = view;
-                self.publish(id, kind, Origin::Observed);
+                if news {
+                    self.publish(id, kind, Origin::Observed);
+                }
                 self.show(id);
             }
         }

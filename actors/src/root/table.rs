@@ -78,6 +78,7 @@ impl Managed {
     pub fn owner_done(&mut self, inc: u64, owners: &mut HashMap<ActorId, (ChildId, u64)>) {
         if let Some((_, owner)) = self.owner.take_if(|(of, _)| *of == inc) {
             owners.remove(&owner.get_id());
+            owner.stop(None);
         }
     }
 

@@ -181,7 +181,10 @@ impl Watched {
             progress.restart(now);
         }
         match progress.look(evidence, now) {
-            None => self.arm_progress_look(context),
+            None => {
+                self.arm_progress_look(context);
+                self.publish(context);
+            }
             Some(still) => {
                 let still = still.as_secs();
                 let why = format!(

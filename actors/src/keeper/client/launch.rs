@@ -23,6 +23,10 @@ use crate::keeper::wire::{Event, PROTOCOL_VERSION, Request};
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn launch(options: &KeeperOptions) -> io::Result<Handle> {
+    if options.policy == DeathPolicy::Keep && options.socket_path.is_none() {
+        // Children kept where nobody could ever find them.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let (ours, theirs) = pair()?;
     let child = start(options, theirs)?;
     let link = Link::new(register(ours)?);
