@@ -4,13 +4,12 @@
 
 #![allow(clippy::print_stdout, reason = "showing is what this program is for")]
 
-use lair::handle::{LoadOptions, ManifestSource, RuntimeHandle, WaitFor};
-use lair::tail::{Tail, open_log};
-use lair::{Folders, Runtime, RuntimeOptions};
-use lair_actors::files::read::{Entry, Query};
-use lair_actors::status::ModuleStatus;
-use lair_manifests::config::RuntimeConfig;
-use lair_supervision::{NoticeKind, Origin, Seq};
+use lair::actors::files::Folder;
+use lair::actors::files::read::{Entry, Follower, LogReader, Query};
+use lair::actors::status::ModuleStatus;
+use lair::manifests::config::RuntimeConfig;
+use lair::supervision::{NoticeKind, Origin, Seq};
+use lair::{Folders, LoadOptions, ManifestSource, Runtime, RuntimeHandle, RuntimeOptions, WaitFor};
 use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
@@ -33,7 +32,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let shown = match tokio {
         Ok(tokio) => tokio.block_on(show(Path::new(&manifest), question.as_deref())),
         Err(e) => Err(e.into()),
@@ -48,33 +49,71 @@ fn main() -> ExitCode {
 }
 
 async fn show(manifest: &Path, question: Option<&str>) -> Outcome<()> {
-    let home = PathBuf::from(std::env::var("XDG_STATE_HOME").or_else(|_| std::env::var("HOME").map(|h| h + "/.local/state"))?)
-        .join("lair/quickstart");
-    let runtime = Runtime::start(RuntimeOptions::new(RuntimeConfig::default(), Folders::below(&home))).await?;
+    let home = PathBuf::from(
+        std::env::var("XDG_STATE_HOME")
+            .or_else(|_| std::env::var("HOME").map(|h| h + "/.local/state"))?,
+    )
+    .join("lair/quickstart");
+    let runtime = Runtime::start(RuntimeOptions::new(
+        RuntimeConfig::default(),
+        Folders::below(&home),
+    ))
+    .await?;
     let shown = live(runtime.handle(), manifest, question).await;
     // Also after a failure: nothing that was started is left behind.
     let report = runtime.shutdown(Duration::from_secs(15)).await;
     shown?;
-    title("lair is gone too");
-    println!("{report:?}");
+    title("lair ends");
+    println!(
+        "modules that had to be killed: {}, that are left: {}",
+        report.killed.len(),
+        report.remaining.len()
+    );
     Ok(())
 }
 
 async fn live(lair: &RuntimeHandle, manifest: &Path, question: Option<&str>) -> Outcome<()> {
-    let me = || Origin::Requested { peer: "quickstart".into() };
+    let me = || Origin::Requested {
+        peer: "quickstart".into(),
+    };
 
     title(&format!("load {}", manifest.display()));
-    let loaded = lair.load(ManifestSource::File(fs::canonicalize(manifest)?), LoadOptions::default(), me()).await?;
-    let name = loaded.first().ok_or("the manifest has no module")?.0.clone();
+    let loaded = lair
+        .load(
+            ManifestSource::File(fs::canonicalize(manifest)?),
+            LoadOptions::default(),
+            me(),
+        )
+        .await?;
+    let name = loaded
+        .first()
+        .ok_or("the manifest has no module")?
+        .0
+        .clone();
     for step in lair.explain(&name)? {
         println!("{step}");
     }
 
     title("start, and watch it until it is healthy");
     let begun = Instant::now();
-    let before = lair.events(Seq(0), usize::MAX).notices.last().map_or(Seq(0), |n| n.seq);
+    let before = lair
+        .events(Seq(0), usize::MAX)
+        .notices
+        .last()
+        .map_or(Seq(0), |n| n.seq);
+    Folder::open_or_create(lair.log_dir(), &name)
+        .map_err(|fault| format!("its log folder: {fault:?}"))?;
+    let log = Follower::new(
+        LogReader::open(lair.log_dir(), &name)?,
+        Query::default(),
+        None,
+    )?;
+    let mut watch = Watch {
+        begun,
+        seen: before,
+        log,
+    };
     lair.start(&name, me()).await?;
-    let mut watch = Watch { begun, seen: before, tail: Tail::open(lair.log_dir(), &name, this_run(), None)? };
     let healthy = lair.wait(&name, WaitFor::Healthy, Some(Duration::from_secs(1800)));
     tokio::pin!(healthy);
     let status = loop {
@@ -85,10 +124,18 @@ async fn live(lair: &RuntimeHandle, manifest: &Path, question: Option<&str>) -> 
     };
     watch.look(lair, &name)?;
     let status = status?;
-    println!("healthy after {:.2} s, pid {}", begun.elapsed().as_secs_f64(), status.pid.unwrap_or(0));
+    println!(
+        "healthy after {:.2} s, pid {}",
+        begun.elapsed().as_secs_f64(),
+        status.pid.unwrap_or(0)
+    );
 
     if let Some(question) = question {
-        let port = status.ports.first().ok_or("the manifest declares no port to ask at")?.port;
+        let port = status
+            .ports
+            .first()
+            .ok_or("the manifest declares no port to ask at")?
+            .port;
         ask(port, question)?;
     }
 
@@ -96,8 +143,11 @@ async fn live(lair: &RuntimeHandle, manifest: &Path, question: Option<&str>) -> 
     ps(&lair.list().1);
 
     title("its last log lines");
-    let query = Query { tail: Some(5), ..this_run() };
-    for entry in open_log(lair.log_dir(), &name)?.entries(query)? {
+    let query = Query {
+        tail: Some(5),
+        ..Query::default()
+    };
+    for entry in LogReader::open(lair.log_dir(), &name)?.entries(query)? {
         println!("{}", line(&entry?));
     }
     println!("(all of them: {})", status.logs.dir);
@@ -106,20 +156,18 @@ async fn live(lair: &RuntimeHandle, manifest: &Path, question: Option<&str>) -> 
     let tree = tree_of(status.pid.ok_or("it has no pid")?);
     let asked = Instant::now();
     lair.stop(&name, None, me()).await?;
-    let stopped = lair.wait(&name, WaitFor::Stopped, Some(Duration::from_secs(30))).await?;
+    let stopped = lair
+        .wait(&name, WaitFor::Stopped, Some(Duration::from_secs(30)))
+        .await?;
     watch.look(lair, &name)?;
     prove(&stopped, &tree, asked.elapsed())
-}
-
-fn this_run() -> Query {
-    Query::default()
 }
 
 /// Events and output, printed as they come.
 struct Watch {
     begun: Instant,
     seen: Seq,
-    tail: Tail,
+    log: Follower,
 }
 
 impl Watch {
@@ -131,19 +179,33 @@ impl Watch {
                 println!("{at:7.2} s  event   {}", phase(&notice.kind));
             }
         }
-        for entry in self.tail.look_now()?.entries {
+        for entry in self.log.look()?.entries {
             println!("{at:7.2} s  {}", line(&entry));
         }
         Ok(())
     }
 }
 
+/// `running`, `health state=healthy probe=startup`: the event's JSON, for people.
 fn phase(kind: &NoticeKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(word)) => word,
-        Ok(other) => other.to_string(),
-        Err(e) => e.to_string(),
+    fn words(value: &serde_json::Value, into: &mut String) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields.iter().filter(|(_, v)| !v.is_null()) {
+                    into.push_str(&format!(" {key}"));
+                    if !value.is_object() {
+                        into.push('=');
+                    }
+                    words(value, into);
+                }
+            }
+            serde_json::Value::String(text) => into.push_str(text),
+            other => into.push_str(&other.to_string()),
+        }
     }
+    let mut text = String::new();
+    words(&serde_json::to_value(kind).unwrap_or_default(), &mut text);
+    text.trim_start().to_owned()
 }
 
 fn line(entry: &Entry) -> String {
@@ -158,9 +220,17 @@ fn ask(port: u16, question: &str) -> Outcome<()> {
     let body = serde_json::json!({ "messages": [{ "role": "user", "content": question }], "max_tokens": 64, "temperature": 0.2, "seed": 1 });
     let answer = post(port, "/v1/chat/completions", &body.to_string())?;
     let answer: serde_json::Value = serde_json::from_str(&answer)?;
-    let text = answer.pointer("/choices/0/message/content").and_then(|t| t.as_str()).ok_or("there is no answer in the reply")?;
+    let text = answer
+        .pointer("/choices/0/message/content")
+        .and_then(|t| t.as_str())
+        .ok_or("there is no answer in the reply")?;
     println!("> {question}\n{}", text.trim());
-    let number = |pointer: &str| answer.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let number = |pointer: &str| {
+        answer
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or(0.0)
+    };
     println!(
         "({} tokens, {:.1} tokens per second; prompt {:.1} tokens per second)",
         number("/timings/predicted_n"),
@@ -180,22 +250,48 @@ fn post(port: u16, path: &str, body: &str) -> Outcome<String> {
     )?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
-    let (head, body) = reply.split_once("\r\n\r\n").ok_or("the reply is not HTTP")?;
+    let (head, body) = reply
+        .split_once("\r\n\r\n")
+        .ok_or("the reply is not HTTP")?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
-        _ => Err(format!("the server answered: {}", head.lines().next().unwrap_or_default()).into()),
+        _ => Err(format!(
+            "the server answered: {}",
+            head.lines().next().unwrap_or_default()
+        )
+        .into()),
     }
 }
 
 fn ps(modules: &[ModuleStatus]) {
-    println!("{:12} {:8} {:9} {:>4} {:>7} {:>9} {:>9}  PORTS", "NAME", "STATE", "HEALTH", "RUN", "PID", "MEMORY", "CPU");
+    println!(
+        "{:12} {:8} {:9} {:>4} {:>7} {:>9} {:>9}  PORTS",
+        "NAME", "STATE", "HEALTH", "RUN", "PID", "MEMORY", "CPU"
+    );
     for m in modules {
         let health = format!("{:?}", m.health.state).to_lowercase();
         let pid = m.pid.map_or_else(|| "-".into(), |p| p.to_string());
-        let memory = m.resources.memory.current.map_or_else(|| "-".into(), |b| format!("{} MiB", b >> 20));
-        let cpu = m.resources.cpu_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
-        let ports: Vec<_> = m.ports.iter().map(|p| format!("{}={}:{}", p.name, p.address, p.port)).collect();
-        println!("{:12} {:8} {health:9} {:>4} {pid:>7} {memory:>9} {cpu:>9}  {}", m.name, m.state, m.run, ports.join(" "));
+        let memory = m
+            .resources
+            .memory
+            .current
+            .map_or_else(|| "-".into(), |b| format!("{} MiB", b >> 20));
+        let cpu = m
+            .resources
+            .cpu_ms
+            .map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
+        let ports: Vec<_> = m
+            .ports
+            .iter()
+            .map(|p| format!("{}={}:{}", p.name, p.address, p.port))
+            .collect();
+        println!(
+            "{:12} {:8} {health:9} {:>4} {pid:>7} {memory:>9} {cpu:>9}  {}",
+            m.name,
+            m.state,
+            m.run,
+            ports.join(" ")
+        );
     }
 }
 
@@ -204,11 +300,18 @@ fn tree_of(leader: i32) -> Vec<(i32, String)> {
     let mut tree = vec![leader];
     let mut at = 0;
     while let Some(pid) = tree.get(at) {
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        tree.extend(children.split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        tree.extend(
+            children
+                .split_whitespace()
+                .filter_map(|p| p.parse::<i32>().ok()),
+        );
         at += 1;
     }
-    tree.into_iter().filter_map(|pid| Some((pid, started(pid)?))).collect()
+    tree.into_iter()
+        .filter_map(|pid| Some((pid, started(pid)?)))
+        .collect()
 }
 
 fn started(pid: i32) -> Option<String> {
@@ -219,15 +322,37 @@ fn started(pid: i32) -> Option<String> {
 
 fn prove(status: &ModuleStatus, tree: &[(i32, String)], took: Duration) -> Outcome<()> {
     title("proof");
-    let exit = status.exit.as_ref().map(serde_json::to_string).transpose()?;
-    println!("state      {} in {:.2} s, exit {}", status.state, took.as_secs_f64(), exit.unwrap_or_default());
-    let left: Vec<_> = tree.iter().filter(|(pid, born)| started(*pid).as_ref() == Some(born)).map(|(pid, _)| *pid).collect();
+    let exit = status
+        .exit
+        .as_ref()
+        .map(serde_json::to_string)
+        .transpose()?;
+    println!(
+        "state      {} in {:.2} s, exit {}",
+        status.state,
+        took.as_secs_f64(),
+        exit.unwrap_or_default()
+    );
+    let left: Vec<_> = tree
+        .iter()
+        .filter(|(pid, born)| started(*pid).as_ref() == Some(born))
+        .map(|(pid, _)| *pid)
+        .collect();
     let pids: Vec<_> = tree.iter().map(|(pid, _)| pid.to_string()).collect();
-    println!("processes  {} were there ({}), {} are left", tree.len(), pids.join(" "), left.len());
+    println!(
+        "processes  {} were there ({}), {} are left",
+        tree.len(),
+        pids.join(" "),
+        left.len()
+    );
     let mut taken = Vec::new();
     for port in &status.ports {
         let free = TcpListener::bind((port.address.as_str(), port.port)).is_ok();
-        println!("port       {} is {}", port.port, if free { "free" } else { "still taken" });
+        println!(
+            "port       {} is {}",
+            port.port,
+            if free { "free" } else { "still taken" }
+        );
         if !free {
             taken.push(port.port);
         }
@@ -235,7 +360,11 @@ fn prove(status: &ModuleStatus, tree: &[(i32, String)], took: Duration) -> Outco
     if status.state == "stopped" && left.is_empty() && taken.is_empty() {
         return Ok(());
     }
-    Err(format!("it is {}, pids {left:?} and ports {taken:?} are left", status.state).into())
+    Err(format!(
+        "it is {}, pids {left:?} and ports {taken:?} are left",
+        status.state
+    )
+    .into())
 }
 
 fn title(text: &str) {
