@@ -13,10 +13,24 @@ use crate::words::{EnvName, ModeWord};
 
 pub(crate) fn runtime(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
     let before = sink.problems.len();
-    modes(runtime, view, sink);
+    // What depends on a part that was mistaken isn't known, and so isn't told.
+    let bad = |sink: &Sink, part: &str| {
+        let part = format!("{}/{part}", view.path.pointer());
+        sink.problems.iter().any(|p| p.pointer.starts_with(&part))
+    };
+    let blocks = bad(sink, "native") || bad(sink, "container");
+    let no_ports = bad(sink, "ports");
+    let no_modes = bad(sink, "modes") || (runtime.modes.is_empty() && blocks);
+    if !no_modes {
+        modes(runtime, view, sink);
+    }
     ports(runtime, view, sink);
-    probes(runtime, view, sink);
-    references(runtime, view, sink);
+    if !no_ports {
+        probes(runtime, view, sink);
+        if !blocks {
+            references(runtime, view, sink);
+        }
+    }
     (sink.problems.len() == before).then_some(())
 }
 
