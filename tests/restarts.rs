@@ -417,6 +417,16 @@ async fn a_loop_of_slow_starts_keeps_nobody_waiting() {
         .until("m", "slow to start", |s| s.state == "starting")
         .await;
     lair.handle.stop("m", None, asker()).await.expect("a stop");
+    // What the keeper may still make is not called down.
+    assert_eq!(lair.status("m").state, "stopping");
+    assert_eq!(
+        lair.handle
+            .unload("m", asker())
+            .await
+            .expect_err("pending")
+            .code,
+        "still_up"
+    );
     drop(frozen);
     let down = lair.wait("m", WaitFor::Stopped).await;
     assert_eq!((down.run, down.state.as_str()), (slow.run, "stopped"));
