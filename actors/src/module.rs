@@ -191,6 +191,9 @@ impl ModuleState {
     }
 
     fn abort(&mut self) {
+        if !self.args.backend.undoes_at_once() {
+            return;
+        }
         // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
         if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
             task.abort();

@@ -121,7 +121,7 @@ impl RootState {
         let Some(known) = self.children.get_mut(id) else {
             return;
         };
-        known.started = starts;
+        known.begins(starts);
         if let Some((fault, label)) = known.fail_next.take() {
             known.injected = Some((inc, label));
             let report = ModuleReport::SpawnFailed { fault };
