@@ -93,6 +93,7 @@ impl ModuleState {
         let start = self.args.backend.start(self.args.order.clone());
         let (owner, root) = (myself.clone(), self.args.root.clone());
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
+        let pump = self.args.pump.clone();
         let task = tokio::spawn(async move {
             let (sent, orphan) = match start.await {
                 Ok(started) => {
@@ -119,7 +120,7 @@ impl ModuleState {
             };
             // The owner died while the start was under way: nobody else knows of this child.
             if let (false, Some(handle)) = (sent, orphan) {
-                crate::undertaker::bury(handle, root, id, inc);
+                crate::undertaker::bury(handle, pump, root, id, inc);
             }
         });
         self.start = Some(task.abort_handle());
