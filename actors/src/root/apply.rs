@@ -223,7 +223,8 @@ impl RootState {
             return;
         };
         if let Some(handle) = &known.handle {
-            crate::undertaker::bury(handle.clone(), self.me.clone(), id.clone(), known.child.inc);
+            let (handle, pump) = (handle.clone(), self.pump.clone());
+            crate::undertaker::bury(handle, pump, self.me.clone(), id.clone(), known.child.inc);
         }
         // Without a grip the start is still under way: its task finds its owner gone and buries what it made.
     }
