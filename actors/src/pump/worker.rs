@@ -51,6 +51,8 @@ pub(super) struct State {
     pub timers: Timers,
     pub active: Instant,
     pub rest_alarm: bool,
+    /// Bytes of one read.
+    pub bite: usize,
     free: Vec<usize>,
     serial: u32,
     flushes: Vec<Reply>,
@@ -84,6 +86,7 @@ impl Worker {
             timers: Timers::default(),
             active: Instant::now(),
             rest_alarm: false,
+            bite: super::job::READ,
             free: Vec::new(),
             serial: 0,
             flushes: Vec::new(),
