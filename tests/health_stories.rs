@@ -279,10 +279,8 @@ async fn liveness_is_silent_until_startup_has_succeeded() {
         ),
     ];
     lair.sh("m", FOREVER, &health(&probes)).await;
-    lair.until("m", "asked", |s| {
-        reason(s).contains("exit code 1") || reason(s).contains("code 1")
-    })
-    .await;
+    lair.until("m", "asked", |s| reason(s).contains("exited with 1"))
+        .await;
     assert_eq!(lair.status("m").state, "running");
     assert!(
         !std::path::Path::new(&asked).exists(),
@@ -488,6 +486,11 @@ async fn ready_on_the_notify_socket_counts_from_the_module_and_from_no_stranger(
     let say = r#"import os,socket,sys
 s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.sendto(sys.argv[2].encode(),sys.argv[1])"#;
     std::fs::write(lair.file("say.py"), say).expect("a script");
+    let stranger = r#"import fcntl,socket,struct,sys,termios
+s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(sys.argv[1]);s.send(b"READY=1\nSTATUS=forged")
+while struct.unpack("i",fcntl.ioctl(s,termios.TIOCOUTQ,b"\0"*4))[0]: pass
+print("taken",flush=True);sys.stdin.read()"#;
+    std::fs::write(lair.file("stranger.py"), stranger).expect("a script");
     let tell = format!("python3 {} $NOTIFY_SOCKET", lair.file("say.py"));
     let script = format!(
         "echo $NOTIFY_SOCKET > {sock}.new; mv {sock}.new {sock}; {tell} STATUS=loading
@@ -502,15 +505,40 @@ s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.sendto(sys.argv[2].encode(),
     .await;
     let socket = std::fs::read_to_string(lair.file("sock")).expect("a path");
     let stranger = std::process::Command::new("python3")
-        .args([lair.file("say.py").as_str(), socket.trim(), "READY=1"])
+        .args([lair.file("stranger.py").as_str(), socket.trim()])
         .env_clear()
-        .status();
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a stranger");
+    let mut stranger = machine::Doomed(stranger);
+    // It lives on, and says when its word was taken from the socket.
+    let mut heard = stranger.0.stdout.take().expect("its words");
+    let taken = tokio::task::spawn_blocking(move || std::io::Read::read(&mut heard, &mut [0; 6]));
+    let taken = tokio::time::timeout(support::SOON, taken)
+        .await
+        .expect("in time");
     assert!(
-        stranger.is_ok_and(|s| s.success()),
+        taken.is_ok_and(|t| t.is_ok_and(|n| n > 0)),
         "the stranger could not even speak"
     );
+    assert!(!lair.status("m").ready, "a stranger was believed");
+    let before = now_ms();
     std::fs::write(&go, "").expect("go");
     lair.wait("m", WaitFor::Ready).await;
-    assert_eq!(lair.heard("m", "ready"), 1);
+    let notices = lair.notices("m");
+    let ready: Vec<_> = notices
+        .iter()
+        .filter(|n| word(&n.kind) == "ready")
+        .collect();
+    assert!(
+        ready.len() == 1 && ready[0].wall_ms >= before,
+        "a stranger was believed"
+    );
     lair.end().await;
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0))
 }

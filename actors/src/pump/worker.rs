@@ -52,6 +52,8 @@ pub(super) struct State {
     pub free: Vec<usize>,
     pub serial: u32,
     pub flushes: Vec<Reply>,
+    /// Bytes of one read.
+    pub bite: usize,
     panics: u64,
     panics_in_row: u32,
     untold: u64,
@@ -82,6 +84,7 @@ impl Worker {
             timers: Timers::default(),
             active: Instant::now(),
             rest_alarm: false,
+            bite: super::job::READ,
             free: Vec::new(),
             serial: 0,
             flushes: Vec::new(),
