@@ -506,3 +506,49 @@ pub struct Completion {
     #[arg(value_enum)]
     pub shell: Shell,
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Words as a shell reads them, as far as the examples go.
+    fn words(line: &str) -> Vec<String> {
+        let (mut all, mut word, mut quoted, mut any) = (Vec::new(), String::new(), false, false);
+        for c in line.chars() {
+            match c {
+                '\'' => (quoted, any) = (!quoted, true),
+                ' ' if !quoted => {
+                    if any || !word.is_empty() {
+                        all.push(std::mem::take(&mut word));
+                        any = false;
+                    }
+                }
+                '|' | '>' if !quoted => break,
+                c => word.push(c),
+            }
+        }
+        if any || !word.is_empty() {
+            all.push(word);
+        }
+        all
+    }
+
+    #[test]
+    fn the_tree_of_verbs_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example_and_each_of_them_parses() {
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.get_after_help().unwrap_or_else(|| panic!("{} has no example", verb.get_name())).to_string();
+            let examples: Vec<&str> = help.lines().filter(|l| l.trim_start().starts_with("lair ")).collect();
+            assert!(!examples.is_empty(), "{}", verb.get_name());
+            for example in examples {
+                let parsed = Cli::try_parse_from(words(example));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
+            }
+        }
+    }
+}

@@ -152,7 +152,7 @@ fn findings(value: &Value, style: &Style) -> String {
     let mut text = String::new();
     for finding in list {
         let field = |key: &str| finding[key].as_str().unwrap_or("").to_owned();
-        let state = field("state");
+        let state = field("verdict");
         let tone = match state.as_str() {
             "ok" => Tone::Good,
             "missing" => Tone::Bad,
@@ -164,7 +164,7 @@ fn findings(value: &Value, style: &Style) -> String {
             field("what"),
             field("found")
         );
-        let help = [field("next_step"), field("help")].concat();
+        let help = field("mend");
         if !help.is_empty() {
             text += &format!("        help: {help}\n");
         }
