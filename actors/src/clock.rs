@@ -3,6 +3,8 @@
 //! Owns: now, the wall clock for display, and all armed timers (one task for all). Promises: a timer fires once, in
 //! order of its time and then of arming; a cancelled one never. Never: calls back from within `arm` or `cancel`.
 
+#![allow(clippy::disallowed_methods, reason = "this is the runtime's clock")]
+
 use lair_supervision::Uptime;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,10 @@
 //! Serving one stream: reading its pipe, gathering its lines, ending it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::time::{Duration, Instant};
 
 use memchr::memchr_iter;

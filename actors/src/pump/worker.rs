@@ -3,6 +3,11 @@
 //! The state is owned here, outside the frames that a panic unwinds; after one, the
 //! waiting is set up anew from the registry and the job on the desk is finished.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
