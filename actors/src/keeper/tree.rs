@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::cgroup;
 use super::children::Entry;
-use super::family::{self, Census};
+use super::family::{self, Census, Stat};
 use super::serve::Keeper;
 use super::spec::ChildKey;
 
@@ -28,7 +29,11 @@ pub(super) struct Rounds {
     scan_at: Option<Instant>,
     recheck_at: Option<Instant>,
     scanned: Option<(Instant, Duration)>,
+    trees: Option<Rc<Trees>>,
 }
+
+/// The living processes of each tree, without the children themselves.
+pub(super) type Trees = HashMap<ChildKey, Vec<Stat>>;
 
 /// Which marks lead to which child.
 pub(super) struct Marks<'a> {
@@ -146,6 +151,29 @@ impl Keeper {
         gone.into_iter().for_each(|key| self.children.emptied(key));
         let end = Instant::now();
         self.rounds.scanned = Some((end, end - start));
+    }
+
+    /// All trees at once, scanned at most once in a turn: a thousand signals in one turn cost one scan.
+    pub(super) fn trees(&mut self) -> Rc<Trees> {
+        if let Some(trees) = &self.rounds.trees {
+            return Rc::clone(trees);
+        }
+        let census = self.census();
+        let marks = self.marks();
+        let mut trees = Trees::new();
+        for stat in census.values().filter(|stat| !stat.dead) {
+            if let Some(key) = self.owner(&census, &marks, stat.process.pid) {
+                trees.entry(key).or_default().push(*stat);
+            }
+        }
+        let trees = Rc::new(trees);
+        self.rounds.trees = Some(Rc::clone(&trees));
+        trees
+    }
+
+    /// What was seen in one turn is not believed in the next.
+    pub(super) fn end_turn(&mut self) {
+        self.rounds.trees = None;
     }
 
     /// Everything but the children themselves, whose place is known.

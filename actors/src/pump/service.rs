@@ -218,16 +218,15 @@ impl State {
             pipe.served = Some(now);
         }
         let gather = total > 0 && busy && !self.options.gather.is_zero();
-        if gather != pipe.gathering {
-            pipe.gathering = gather;
-            let flags = if gather {
-                EventFlags::empty()
-            } else {
-                EventFlags::IN
-            };
-            let _ = epoll::modify(&self.epoll, &pipe.fd, token(id, side), flags);
+        // While watched, each write(2) of the module pays for a wake-up call, which is
+        // dear for a line: so a gathering stream is not merely muted but let go of.
+        if gather && !pipe.gathering {
+            pipe.gathering = epoll::delete(&self.epoll, &pipe.fd).is_ok();
+        } else if !gather && pipe.gathering {
+            let watched = epoll::add(&self.epoll, &pipe.fd, token(id, side), EventFlags::IN);
+            pipe.gathering = watched.is_err();
         }
-        // The end of a stream wakes the pump even while it is not asked for data.
+        let gather = pipe.gathering;
         if gather && !pipe.gather_alarm {
             pipe.gather_alarm = true;
             let pause = if total < LITTLE {

@@ -325,7 +325,10 @@ impl State {
                 pipe.gathering = false;
                 pipe.gather_alarm = false;
                 pipe.piece_alarm = true;
-                let _ = epoll::modify(&self.epoll, &pipe.fd, token(run.id, side), EventFlags::IN);
+                let (fd, token) = (&pipe.fd, token(run.id, side));
+                if epoll::modify(&self.epoll, fd, token, EventFlags::IN).is_err() {
+                    let _ = epoll::add(&self.epoll, fd, token, EventFlags::IN);
+                }
                 self.timers.set(now, Alarm::Piece { run: run.id, side });
             }
             if let Some(drain) = &run.drain {

@@ -3,6 +3,7 @@
 use crate::support::{FakeHandle, SEC, World, command, ended, eventually, every, plan, settle};
 use lair_actors::backend::Tree;
 use lair_actors::clock::{Clock, SimClock};
+use lair_actors::facts::usage;
 use lair_actors::health::{LogEvidence, OnLine};
 use lair_actors::view::HealthWord;
 use lair_manifests::launch::LaunchPlan;
@@ -121,10 +122,9 @@ async fn a_load_that_computes_in_silence_is_left_alone() {
     let mut handle = FakeHandle::new([ended(1)]);
     handle.tree = busy.tree();
     world.watch(loading(5), 1, Arc::new(handle)).await;
-    // Simulated seconds must not outrun what the process computes in real time: 60 ms for each is 6 ticks of CPU even
-    // where three others share the core.
-    for _ in 0..20 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    // A simulated second lasts until the process has had a tenth of one of CPU, however busy the machine is.
+    for tenth in 1..=12 {
+        eventually("it computed", || usage(&busy.tree()).cpu_ms >= tenth * 100).await;
         seconds(&clock, &world, 1).await;
     }
     assert_eq!(world.events(), []);

@@ -1,8 +1,8 @@
 //! What modules say by themselves: the ready descriptor, the notify socket, a line of their log.
 
-use crate::support::{FakeHandle, SEC, World, eventually, every, plan, settle};
+use crate::support::{FakeHandle, JumpClock, SEC, World, eventually, every, plan, settle};
 use lair_actors::backend::{ReadySource, Tree};
-use lair_actors::clock::SimClock;
+use lair_actors::clock::{Clock, SimClock};
 use lair_actors::health::{LogEvidence, OnLine};
 use lair_actors::view::HealthWord;
 use lair_manifests::launch::{LaunchPlan, ProbeAction};
@@ -86,13 +86,18 @@ impl Drop for Folder {
     }
 }
 
-async fn with_socket(clock: &Arc<SimClock>, plan: LaunchPlan, tree: Tree, name: &str) -> Notified {
+async fn with_socket(
+    clock: &Arc<impl Clock>,
+    plan: LaunchPlan,
+    tree: Tree,
+    name: &str,
+) -> Notified {
     said_before(clock, plan, tree, name, None).await
 }
 
 /// As a backend does it: the credentials are asked for when the socket is bound, before anybody can speak.
 async fn said_before(
-    clock: &Arc<SimClock>,
+    clock: &Arc<impl Clock>,
     plan: LaunchPlan,
     tree: Tree,
     name: &str,
@@ -193,6 +198,27 @@ async fn a_watchdog_that_is_not_fed_fails_and_one_that_is_does_not() {
     let kind = ProbeKind::Liveness;
     assert_eq!(world.events(), [ChildEvent::LivenessFailed { kind }]);
     assert!(world.reason().contains("no WATCHDOG=1 for 2000 ms"));
+}
+
+/// F9: pings that lie unread in the socket are not missing.
+#[tokio::test]
+async fn a_watchdog_that_is_looked_at_too_late_starts_anew() {
+    let clock = Arc::new(JumpClock::default());
+    let module = with_socket(&clock, watched_over(), ourselves(), "late").await;
+    let world = &module.world;
+    for _ in 0..5 {
+        clock.jump(60 * SEC);
+        settle().await;
+    }
+    assert_eq!(
+        (world.events(), world.word()),
+        (vec![], HealthWord::Unknown)
+    );
+    for _ in 0..2 {
+        clock.jump(2 * SEC);
+        settle().await;
+    }
+    assert_eq!(world.word(), HealthWord::Unhealthy);
 }
 
 /// F8: the descriptors live on when the actor dies.
