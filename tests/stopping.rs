@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Lair, asker, is_alive, word};
+use support::{Lair, SOON, asker, is_alive, word};
 
 const STUBBORN: &str = "trap '' TERM; echo up; while :; do sleep 1000; done";
 
@@ -433,6 +433,53 @@ async fn one_that_cannot_die_is_stuck_until_it_can() {
         ["stopping", "killing", "stuck", "exited", "down"]
     );
     lair.end().await;
+}
+
+/// B8, I12
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_what_cannot_die() {
+    let lair = Lair::start("b8-drain").await;
+    let disk = Disk::mounted(lair.home.path());
+    let script = format!(
+        "echo up; while :; do echo x >> {}/file; done",
+        disk.at.display()
+    );
+    let pid = up(&lair, "m", &script, "").await;
+    lair.sh("sibling", "exec sleep 1000", "").await;
+    disk.freeze();
+    let (keeper, handle) = (lair.keeper().expect("a keeper"), lair.handle.clone());
+    let Lair { home, runtime, .. } = lair;
+    let began = Instant::now();
+    let ending = runtime.shutdown(Duration::from_millis(500));
+    let report = tokio::time::timeout(SOON, ending).await;
+    let took = began.elapsed();
+    let status = handle.status("m").expect("a status");
+    let alive = is_alive(pid);
+    disk.thaw();
+    let report = report.expect("I12: an end with a stuck module");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(report.remaining, [lair::supervision::ChildId::new("m")]);
+    assert_eq!((status.state.as_str(), alive), ("stopping", true));
+    // The keeper sees to it when it can.
+    support::eventually("gone", || !is_alive(pid) && !is_alive(keeper)).await;
+    drop((disk, home));
+}
+
+/// I12
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_frozen_keeper() {
+    let lair = Lair::start("frozen").await;
+    let pid = up(&lair, "m", "echo up; exec sleep 1000", "").await;
+    let keeper = lair.keeper().expect("a keeper");
+    support::signal(keeper, libc::SIGSTOP);
+    let Lair { home, runtime, .. } = lair;
+    let ending = runtime.shutdown(Duration::from_millis(500));
+    let report = tokio::time::timeout(SOON, ending).await;
+    support::signal(keeper, libc::SIGCONT);
+    let report = report.expect("I12: an end with a frozen keeper");
+    assert_eq!(report.remaining, [lair::supervision::ChildId::new("m")]);
+    support::eventually("gone", || !is_alive(pid) && !is_alive(keeper)).await;
+    drop(home);
 }
 
 /// B3, B5: a stop asks with the manifest's signal and the cause is told.
