@@ -217,7 +217,7 @@ fn line(entry: &Entry) -> String {
 /// One question, as any OpenAI client would ask it.
 fn ask(port: u16, question: &str) -> Outcome<()> {
     title(&format!("ask http://127.0.0.1:{port}/v1/chat/completions"));
-    let body = serde_json::json!({ "messages": [{ "role": "user", "content": question }], "max_tokens": 64, "temperature": 0.2, "seed": 1 });
+    let body = serde_json::json!({ "messages": [{ "role": "user", "content": question }], "max_tokens": 64, "temperature": 0.2, "seed": 1, "stop": ["Question:"] });
     let answer = post(port, "/v1/chat/completions", &body.to_string())?;
     let answer: serde_json::Value = serde_json::from_str(&answer)?;
     let text = answer

@@ -118,6 +118,9 @@ impl RuntimeError {
     }
 }
 
+/// How long the keeper may take to end when all modules should be gone.
+const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
 /// One running lair, owned. Dropping it ends all its modules without grace: prefer [`Runtime::shutdown`].
 pub struct Runtime {
     handle: RuntimeHandle,
@@ -223,7 +226,8 @@ impl Runtime {
         &self.handle
     }
 
-    /// Stops every module within `within`, then lair itself. The report names what could not be stopped.
+    /// Stops every module within `within`, then lair itself. The report names what could not be stopped; the keeper
+    /// ends that later, if it ever can.
     pub async fn shutdown(self, within: Duration) -> DrainReport {
         let origin = Origin::Requested {
             peer: "shutdown".into(),
@@ -231,8 +235,18 @@ impl Runtime {
         let report = self.handle.drain(within, origin).await.unwrap_or_default();
         self.handle.stop_root().await;
         if let Some(keeper) = &self.keeper {
-            keeper.shutdown().await;
+            // One that can't end yet (a module that even KILL does not reach) goes on alone, and ends after the last.
+            if tokio::time::timeout(KEEPER_ENDS_WITHIN, keeper.shutdown())
+                .await
+                .is_err()
+            {
+                tracing::error!(
+                    pid = keeper.keeper().pid,
+                    "the keeper has not ended yet; it ends when nothing is left of the modules"
+                );
+            }
         }
+        self.handle.clean_up();
         report
     }
 }

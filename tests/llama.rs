@@ -40,11 +40,9 @@ fn quickstart() -> PathBuf {
 
 /// The quick start's manifest on a port of this test's own, in a folder of its own.
 fn manifest(dir: &Path, port: u16, edit: impl Fn(String) -> String) -> PathBuf {
-    let text = fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/examples/llama/manifest.yaml"
-    ))
-    .expect("the manifest");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llama");
+    let text = fs::read_to_string(example.join("manifest.yaml")).expect("the manifest");
+    fs::copy(example.join("template.jinja"), dir.join("template.jinja")).expect("its template");
     assert!(
         text.contains("api: 18080"),
         "the manifest's port has changed"

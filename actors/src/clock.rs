@@ -3,6 +3,8 @@
 //! Owns: now, the wall clock for display, and all armed timers (one task for all). Promises: a timer fires once, in
 //! order of its time and then of arming; a cancelled one never. Never: calls back from within `arm` or `cancel`.
 
+#![allow(clippy::disallowed_methods, reason = "this is the runtime's clock")]
+
 use lair_supervision::Uptime;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +60,9 @@ impl Timers {
     }
 }
 
+/// The timers' task looks again after this time at the latest.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
 /// The machine's monotonic clock. Its timers run on one task of the runtime it was made in.
 pub struct SystemClock {
     start: Instant,
@@ -97,11 +102,9 @@ impl SystemClock {
             }
             match next {
                 Some(at) => {
-                    let deadline = tokio::time::Instant::from_std(start + at.0);
-                    tokio::select! {
-                        () = tokio::time::sleep_until(deadline) => {}
-                        () = shared.changed.notified() => {}
-                    }
+                    // A grace may be longer than an `Instant` can tell.
+                    let left = at.since(Uptime(start.elapsed())).min(LONGEST_SLEEP);
+                    let _ = tokio::time::timeout(left, shared.changed.notified()).await;
                 }
                 None => shared.changed.notified().await,
             }

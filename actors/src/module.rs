@@ -100,6 +100,7 @@ impl ModuleState {
         };
         let (owner, root) = (myself.clone(), self.args.root.clone());
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
+        let pump = self.args.pump.clone();
         let task = tokio::spawn(async move {
             let (sent, orphan) = match start.await {
                 Ok(started) => {
@@ -126,7 +127,7 @@ impl ModuleState {
             };
             // The owner died while the start was under way: nobody else knows of this child.
             if let (false, Some(handle)) = (sent, orphan) {
-                crate::undertaker::bury(handle, root, id, inc);
+                crate::undertaker::bury(handle, pump, root, id, inc);
             }
         });
         self.start = Some(task.abort_handle());
@@ -191,6 +192,9 @@ impl ModuleState {
     }
 
     fn abort(&mut self) {
+        if !self.args.backend.undoes_at_once() {
+            return;
+        }
         // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
         if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
             task.abort();

@@ -1,26 +1,37 @@
 //! Reclaims what a dead owner left behind.
 //!
-//! Owns: children whose owner died, until their death is proven. Promises: KILL to the whole tree, then the report of
-//! the end in the owner's place. Never: gives up: without proof there is no report.
+//! Owns: children whose owner died, until their death is proven. Promises: KILL to the whole tree, what they had
+//! printed is in the files or counted, then the report of the end in the owner's place. Never: gives up: without proof
+//! there is no report.
 
 use crate::backend::ChildHandle;
 use crate::messages::{ModuleReport, RootMsg};
+use crate::module::DRAIN_WITHIN;
+use crate::pump::{Pump, StreamKey};
 use lair_supervision::{ChildId, ExitEvidence};
 use ractor::ActorRef;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Ends a child whose owner is gone and tells the root when it is proven dead.
-pub fn bury(handle: Arc<dyn ChildHandle>, root: ActorRef<RootMsg>, id: ChildId, inc: u64) {
+pub fn bury(
+    handle: Arc<dyn ChildHandle>,
+    pump: Pump,
+    root: ActorRef<RootMsg>,
+    id: ChildId,
+    inc: u64,
+) {
     handle.kill();
     tokio::spawn(async move {
         let exit = handle.exit().await;
+        let log_dropped = drain(&pump, &id, inc).await;
         handle.release();
         let evidence = ExitEvidence {
             oom: exit.oom,
             core: exit.core,
             by_us: exit.by_us,
             leftover: exit.leftover,
-            log_dropped: 0,
+            log_dropped,
         };
         let report = ModuleReport::Exited {
             status: exit.status,
@@ -28,4 +39,18 @@ pub fn bury(handle: Arc<dyn ChildHandle>, root: ActorRef<RootMsg>, id: ChildId, 
         };
         let _ = root.cast(RootMsg::Report { id, inc, report });
     });
+}
+
+/// Waits for the rest of the output, as its owner would have. A run that the pump does not know has none.
+async fn drain(pump: &Pump, id: &ChildId, inc: u64) -> u64 {
+    let key = StreamKey {
+        module: id.shared(),
+        run: inc,
+    };
+    let (tell, drained) = oneshot::channel();
+    let asked = pump.drain(key, DRAIN_WITHIN, move |d| {
+        let _ = tell.send(d.dropped.bytes);
+    });
+    // A pump that has ended answers nobody, and keeps nothing more.
+    if asked { drained.await.unwrap_or(0) } else { 0 }
 }

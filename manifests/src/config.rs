@@ -3,8 +3,10 @@
 //! Owns: the key `runtime:` of the configuration file; the order in which files are looked for; the folders. Promises:
 //! LocalAIStack's own configuration is accepted as it is. Never: reads the environment; it is handed in.
 
+use crate::decode::{Sink, View};
 use crate::launch::Mode;
 use crate::numbers::Count;
+use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::MemorySize;
 use crate::trust::Trust;
@@ -116,10 +118,25 @@ record! {
 
 record! {
     /// Metrics.
-    pub struct Metrics {
+    pub struct Metrics checked by numeric {
         /// Address and port, as in 127.0.0.1:9464.
         listen: Line,
     }
+}
+
+fn numeric(metrics: &Metrics, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
+    if metrics
+        .listen
+        .as_str()
+        .parse::<std::net::SocketAddr>()
+        .is_ok()
+    {
+        return Some(());
+    }
+    let help = Some("write 127.0.0.1:9464".to_owned());
+    let what = "a numeric address and a port are wanted here";
+    view.fault(sink, ProblemKind::Invalid, &["listen"], what, help);
+    None
 }
 
 impl Default for RuntimeConfig {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 record! {
     /// How the module runs.
-    pub struct Runtime checked by crate::check::runtime {
+    pub struct Runtime checked by crate::check::runtime => ANYWAY {
         /// What it can run as, in order of preference; without it, the blocks below that are given.
         modes: Vec<ModeWord> = Vec::new(),
         /// Which of them is preferred.

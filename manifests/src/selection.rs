@@ -94,76 +94,92 @@ pub fn select(
         config,
         trust,
     };
-    let verdicts: Vec<Verdict> = module
-        .runtime
-        .declared_modes()
-        .iter()
-        .map(|word| judge.verdict(word))
-        .collect();
+    let words = module.runtime.declared_modes();
+    let verdicts: Vec<Verdict> = words.iter().map(|word| judge.verdict(word)).collect();
     let mut steps = opening(module, &verdicts);
-    let refuse = |why: Vec<Mismatch>| Refusal {
+    let wish = wish(module, preference, &mut steps);
+    let outcome = choose(
+        &verdicts,
+        wish.as_deref(),
+        preference.is_some() && !fallback,
+        config,
+    );
+    let chosen = outcome.map_err(|why| Refusal {
         module: module.name.to_string(),
         why,
-    };
-    let wish = wish(module, preference, &mut steps);
-    let mut lost = None;
-    if let Some(word) = &wish {
-        match verdicts.iter().find(|v| v.word == *word) {
-            Some(Verdict {
-                mode: Some(mode),
-                against,
-                ..
-            }) if against.is_empty() => {
-                steps.push(step("choice", format!("{word}, as preferred")));
-                return Ok(Selected {
-                    mode: *mode,
-                    explanation: steps,
-                    fallback: None,
-                });
-            }
-            found => {
-                let against = found.map_or_else(|| vec![undeclared(word)], |v| v.against.clone());
-                if preference.is_some() && !fallback {
-                    return Err(refuse(against));
-                }
-                let reasons: Vec<String> = against.iter().map(|m| m.message.clone()).collect();
-                lost = Some(format!("{word} was preferred, but {}", reasons.join("; ")));
-            }
+    })?;
+    steps.push(step(
+        "choice",
+        format!("{}, {}", chosen.mode.as_str(), chosen.reason),
+    ));
+    Ok(Selected {
+        mode: chosen.mode,
+        explanation: steps,
+        fallback: chosen.lost,
+    })
+}
+
+/// What came out, why, and what was wished for in vain.
+struct Chosen {
+    mode: Mode,
+    reason: &'static str,
+    lost: Option<String>,
+}
+
+fn choose(
+    verdicts: &[Verdict],
+    wish: Option<&str>,
+    strict: bool,
+    config: &RuntimeConfig,
+) -> Result<Chosen, Vec<Mismatch>> {
+    let (mut lost, mut unasked) = (None, None);
+    if let Some(word) = wish {
+        let found = verdicts.iter().find(|v| v.word == word);
+        if let Some(mode) = found.and_then(Verdict::usable) {
+            return Ok(Chosen {
+                mode,
+                reason: "as preferred",
+                lost: None,
+            });
+        }
+        let against = found.map_or_else(|| vec![undeclared(word)], |v| v.against.clone());
+        if strict {
+            return Err(against);
+        }
+        let reasons: Vec<&str> = against.iter().map(|m| m.message.as_str()).collect();
+        lost = Some(format!("{word} was preferred, but {}", reasons.join("; ")));
+        unasked = found.is_none().then(|| undeclared(word));
+    }
+    let usable: Vec<Mode> = verdicts.iter().filter_map(Verdict::usable).collect();
+    let usual = config.mode_by_default();
+    match usable.first() {
+        Some(_) if usable.contains(&usual) => Ok(Chosen {
+            mode: usual,
+            reason: "by `default_mode`",
+            lost,
+        }),
+        Some(first) => Ok(Chosen {
+            mode: *first,
+            reason: "the first that can be had",
+            lost,
+        }),
+        None => {
+            let against = verdicts.iter().flat_map(|v| v.against.iter().cloned());
+            Err(unasked.into_iter().chain(against).collect())
         }
     }
-    let usable = |v: &&Verdict| v.against.is_empty();
-    let usual = config.mode_by_default();
-    let by_default = verdicts
-        .iter()
-        .filter(usable)
-        .find(|v| v.mode == Some(usual));
-    let chosen = by_default.or_else(|| verdicts.iter().find(usable));
-    let Some((mode, chosen)) = chosen.and_then(|v| v.mode.map(|mode| (mode, v))) else {
-        let asked = wish.filter(|w| verdicts.iter().all(|v| v.word != *w));
-        let unasked = asked.map(|w| undeclared(&w)).into_iter();
-        return Err(refuse(
-            unasked
-                .chain(verdicts.into_iter().flat_map(|v| v.against))
-                .collect(),
-        ));
-    };
-    let reason = if by_default.is_some() {
-        "`default_mode`"
-    } else {
-        "the first that can be had"
-    };
-    steps.push(step("choice", format!("{}, {reason}", chosen.word)));
-    Ok(Selected {
-        mode,
-        explanation: steps,
-        fallback: lost,
-    })
 }
 
 struct Verdict {
     word: String,
     mode: Option<Mode>,
     against: Vec<Mismatch>,
+}
+
+impl Verdict {
+    fn usable(&self) -> Option<Mode> {
+        self.mode.filter(|_| self.against.is_empty())
+    }
 }
 
 fn step(step: &'static str, text: String) -> Step {

@@ -58,7 +58,7 @@ pub struct FileFacts {
     pub group: u32,
     /// Its mode bits.
     pub mode: u32,
-    /// Owner, group and mode of the folder it lies in.
+    /// Owner, group and mode of the folder it lies in, links resolved.
     pub folder: Option<(u32, u32, u32)>,
     /// SHA-256 of its bytes, lower-case hex.
     pub sha256: String,

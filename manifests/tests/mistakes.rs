@@ -139,7 +139,7 @@ fn names_that_could_leave_their_folder_are_refused() {
 
 #[test]
 fn a_configuration_is_strict_below_runtime_and_blind_beside_it() {
-    let text = "server: { a: 1, a2: [] }\nruntime: { nativ_enabled: no, policy: { allowed_mods: [] }, trust: { native: [ { name: x } ] }, gpu: { reserve: 5 } }\n";
+    let text = "server: { a: 1, a2: [] }\nruntime: { nativ_enabled: no, policy: { allowed_mods: [] }, trust: { native: [ { name: x } ] }, gpu: { reserve: 5 }, metrics: { listen: localhost } }\n";
     let problems = parse_config(&source(text)).expect_err("mistakes");
     let pointers: Vec<&str> = problems.iter().map(|p| p.pointer.as_str()).collect();
     let expected = [
@@ -147,6 +147,7 @@ fn a_configuration_is_strict_below_runtime_and_blind_beside_it() {
         "/runtime/policy/allowed_mods",
         "/runtime/trust/native/0",
         "/runtime/gpu/reserve",
+        "/runtime/metrics/listen",
     ];
     assert_eq!(pointers, expected, "{}", render(&problems));
 }

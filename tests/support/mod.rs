@@ -5,6 +5,7 @@
 
 pub mod promises;
 
+use lair::actors::backend::Tree;
 use lair::actors::messages::{Answer, DrainReport, Loaded};
 use lair::actors::status::ModuleStatus;
 use lair::actors::view::View;
@@ -203,6 +204,7 @@ impl Lair {
     /// Ends everything and checks that nothing is left and that every promise was kept.
     pub async fn end(self) -> DrainReport {
         let (keeper, mark) = (self.keeper(), self.mark());
+        let cgroup = self.cgroup();
         let Lair {
             home,
             runtime,
@@ -215,9 +217,22 @@ impl Lair {
             keeper.is_none_or(|pid| !is_alive(pid)),
             "I1: the keeper stayed"
         );
+        assert!(
+            cgroup.is_none_or(|at| !at.exists()),
+            "I1: its cgroups stayed"
+        );
         promises::check(&handle);
         drop(home);
         report
+    }
+
+    /// The folder of this runtime's tracking cgroups, if there is one.
+    fn cgroup(&self) -> Option<PathBuf> {
+        let mut names = self.handle.list().1.into_iter();
+        names.find_map(|m| match self.view(&m.name).handle.as_ref()?.tree() {
+            Tree::Cgroup(at) => at.parent().map(Path::to_owned),
+            Tree::Descendants(_) | Tree::None => None,
+        })
     }
 
     /// The keeper's process, if there is one.

@@ -12,6 +12,10 @@
 //!
 //! A program that embeds lair calls [`hijack`] first thing in `main`, or names another program that does.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the keeper is a process of its own and this is its end"
+)]
 // Unsafe is confined to this module: set-up between vfork and exec, descriptor passing and wait statuses have
 // no safe wrapper that is right for a process sharing memory with its child. Each block says why it is sound.
 #![allow(unsafe_code)]

@@ -4,6 +4,11 @@
 //! that is among its ancestors, else to the one whose session or marker it carries. With a v2 group the group
 //! says it instead.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the keeper has no runtime above it: its rounds are timed by its own clock"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;

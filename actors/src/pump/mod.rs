@@ -7,6 +7,7 @@
 //! ended: the end of a stream is only that.
 
 mod command;
+mod drain;
 mod handle;
 mod job;
 mod outage;

@@ -1,6 +1,11 @@
 //! A log that cannot be written: what is lost is counted, told once, and recorded in the
 //! file as soon as it can be written again. The module never waits for any of it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::time::Instant;
 
 use crate::files::{LogFault, Stamp, Tally};

@@ -1,5 +1,10 @@
 //! Runs as they come and go.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,10 @@
 //! Serving one stream: reading its pipe, gathering its lines, ending it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::time::{Duration, Instant};
 
 use memchr::memchr_iter;
@@ -8,9 +13,9 @@ use rustix::io::Errno;
 
 use crate::files::LogFault;
 
-use super::command::{CrashPoint, Drained, PumpEvent};
+use super::command::{CrashPoint, PumpEvent};
 use super::job::{Job, Poured, READ};
-use super::run::{Run, SIDES};
+use super::run::SIDES;
 use super::timers::Alarm;
 use super::worker::{State, token};
 
@@ -20,6 +25,10 @@ const TURN: usize = 4;
 const LITTLE: usize = 512 << 10;
 /// A stream read twice within this is busy.
 const BUSY: Duration = Duration::from_millis(2);
+/// A disk on which one turn takes longer is given less at a time, so that others' streams, drains and commands wait
+/// less for this one's.
+const SLOW: Duration = Duration::from_millis(100);
+const LEAST: usize = 4 << 10;
 /// A default pipe that is about full when it is read wants to be larger.
 const FULL: usize = 48 << 10;
 const PIPE: usize = 1 << 20;
@@ -43,12 +52,12 @@ impl State {
         self.retry_if_due(slot, now);
         let (mut total, mut more) = (0, true);
         let mut reads = 0;
-        while more && reads < TURN {
+        while more && reads < TURN && now.elapsed() < SLOW {
             match self.read_chunk(slot, side) {
                 Got::Bytes(count) => {
                     self.finish_job(now);
                     total += count;
-                    more = count >= READ;
+                    more = count >= self.bite;
                 }
                 Got::Nothing => more = false,
                 Got::End => {
@@ -61,6 +70,10 @@ impl State {
         }
         if total > 0 {
             self.keep_awake(now);
+            self.bite = match now.elapsed() > SLOW {
+                true => (self.bite / 4).max(LEAST),
+                false => (self.bite * 2).min(READ),
+            };
         }
         self.wait_for(slot, side, now, total);
     }
@@ -76,7 +89,7 @@ impl State {
         self.desk.lay_out();
         let have = pipe.piece.len();
         let count = loop {
-            match rustix::io::read(&pipe.fd, &mut self.desk.input[have..have + READ]) {
+            match rustix::io::read(&pipe.fd, &mut self.desk.input[have..have + self.bite]) {
                 Ok(0) => return Got::End,
                 Ok(count) => break count,
                 Err(Errno::INTR) => {}
@@ -239,48 +252,6 @@ impl State {
         }
     }
 
-    /// Answers a drain whose streams have ended.
-    pub(super) fn check_drained(&mut self, slot: usize) {
-        let ended = |run: &Run| run.drain.is_some() && run.pipes.iter().all(Option::is_none);
-        if self.runs[slot].as_deref().is_some_and(ended) {
-            self.finish_drain(slot);
-        }
-    }
-
-    /// Ends a drain: by the streams' end or, with pipes left, by its bound.
-    pub(super) fn finish_drain(&mut self, slot: usize) {
-        let now = Instant::now();
-        let open: Vec<usize> = match self.runs[slot].as_deref() {
-            Some(run) => (0..2).filter(|&side| run.pipes[side].is_some()).collect(),
-            None => return,
-        };
-        for &side in &open {
-            self.end_pipe(slot, side, now);
-        }
-        self.retry(slot, now);
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        run.detached |= !open.is_empty();
-        let drained = drained(run);
-        if !open.is_empty() {
-            let names: Vec<_> = open.iter().map(|&side| SIDES[side].as_str()).collect();
-            let (bytes, lines) = (drained.bytes, drained.lines);
-            let text = format!(
-                "detached open={} bytes={bytes} lines={lines}",
-                names.join(",")
-            );
-            self.write_remark(slot, &text);
-        }
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        let replies = run.drain.take().map(|d| d.replies).unwrap_or_default();
-        for reply in replies {
-            reply(drained.clone());
-        }
-    }
-
     pub(super) fn keep_awake(&mut self, now: Instant) {
         self.active = now;
         if !self.rest_alarm {
@@ -305,16 +276,6 @@ impl State {
         {
             pipe.piece.shrink_to_fit();
         }
-    }
-}
-
-pub(super) fn drained(run: &Run) -> Drained {
-    Drained {
-        key: run.key.clone(),
-        bytes: run.stats.bytes(),
-        lines: run.stats.lines(),
-        dropped: run.stats.dropped(),
-        eof: !run.detached && run.pipes.iter().all(Option::is_none),
     }
 }
 

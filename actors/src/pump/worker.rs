@@ -3,6 +3,11 @@
 //! The state is owned here, outside the frames that a panic unwinds; after one, the
 //! waiting is set up anew from the registry and the job on the desk is finished.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
@@ -52,6 +57,8 @@ pub(super) struct State {
     pub free: Vec<usize>,
     pub serial: u32,
     pub flushes: Vec<Reply>,
+    /// Bytes of one read.
+    pub bite: usize,
     panics: u64,
     panics_in_row: u32,
     untold: u64,
@@ -82,6 +89,7 @@ impl Worker {
             timers: Timers::default(),
             active: Instant::now(),
             rest_alarm: false,
+            bite: super::job::READ,
             free: Vec::new(),
             serial: 0,
             flushes: Vec::new(),

@@ -87,6 +87,8 @@ pub struct RootState {
     children: BTreeMap<ChildId, Managed>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
+    /// Children that are not down.
+    up: usize,
     drain: Option<Drain>,
 }
 
@@ -124,6 +126,7 @@ impl Actor for RootActor {
             children: BTreeMap::new(),
             owners: HashMap::new(),
             starts: 0,
+            up: 0,
             drain: None,
         })
     }
@@ -415,6 +418,7 @@ impl RootState {
                 "the log actor died; starting a new one"
             );
             self.log = spawn_log(&self.me, &self.pump).await?;
+            self.close_logs();
         } else if gone == self.health.get_id() {
             tracing::error!(
                 why = failure.as_deref().unwrap_or("stopped"),
@@ -427,6 +431,15 @@ impl RootState {
             self.step(&id, Some(inc), ChildEvent::OwnerDied, None).await;
         }
         Ok(())
+    }
+
+    /// What the dead log actor had still to close, in case it was told so.
+    fn close_logs(&self) {
+        for (id, known) in self.children.iter().filter(|(_, k)| k.child.is_down()) {
+            let (id, inc) = (id.clone(), known.child.inc);
+            let failed = false;
+            let _ = self.log.cast(LogMsg::Close { id, inc, failed });
+        }
     }
 
     fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {

@@ -1,5 +1,10 @@
 //! Starting a keeper or finding one, up to the point where the task takes the connection over.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one process that lair starts itself is the keeper"
+)]
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
