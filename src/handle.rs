@@ -4,6 +4,7 @@
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
 use crate::folders::Folders;
+use lair_actors::backend::native::NativeBackend;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuReader, Sampler};
@@ -489,6 +490,13 @@ impl RuntimeHandle {
         }
         if let Some(pump) = self.inner.pump.get().cloned() {
             let _ = tokio::task::spawn_blocking(move || pump.stop()).await;
+        }
+    }
+
+    /// The keeper is gone: nobody else removes the folder of tracking cgroups any more.
+    pub(crate) fn clean_up(&self) {
+        if let Some(Ok(folder)) = &self.inner.tracking {
+            NativeBackend::clean_up(folder);
         }
     }
 

@@ -6,11 +6,17 @@
 //! policy, shows a UI, or installs a signal handler, subscriber or panic hook in its host.
 #![forbid(unsafe_code)]
 
+pub mod bridge;
+#[doc(hidden)]
+pub mod cli;
+pub mod client;
 mod doctor;
 mod folders;
 pub mod handle;
 mod prepare;
 mod runtime;
+pub mod signals;
+pub mod tail;
 
 pub use folders::Folders;
 pub use handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle, WaitFor};

@@ -4,13 +4,14 @@
 //! Never: starts anything.
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use lair_actors::facts as actors;
 use lair_manifests::launch::LaunchPlan;
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
-    HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack, TrustDecision,
-    TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
+    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,14 @@ fn plan_all(
     stack: &Stack,
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
-    let context = context(inner, options);
+    let mut context = context(inner, options);
+    if stack
+        .modules
+        .iter()
+        .any(|m| m.runtime.resources.gpu.is_some())
+    {
+        context.gpus = gpu_facts(inner);
+    }
     let host = host_facts(inner, &context);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for module in &stack.modules {
@@ -51,7 +59,7 @@ fn plan_all(
         };
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(plan),
+                Ok(plan) => plans.push(enforceable(plan)?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -97,6 +105,61 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
         memory_total: inner.memory_total,
         ..HostFacts::default()
     }
+}
+
+/// The driver's word, for modules that ask for a GPU.
+fn gpu_facts(inner: &Inner) -> GpuFacts {
+    if !inner.config.gpu.nvml {
+        return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
+    }
+    match inner.gpus.gpus() {
+        actors::GpuFacts::Unavailable(why) => GpuFacts::Unavailable(why),
+        actors::GpuFacts::Present(gpus) => {
+            GpuFacts::Present(gpus.into_iter().filter_map(usable).collect())
+        }
+    }
+}
+
+fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
+    if gpu.fault.is_some() {
+        return None;
+    }
+    let total = gpu.memory_total?;
+    Some(facts::Gpu {
+        uuid: gpu.uuid?,
+        pci: gpu.pci.unwrap_or_default(),
+        index: gpu.index,
+        name: gpu.name.unwrap_or_default(),
+        memory_total: total,
+        memory_free: gpu.memory_used.map(|used| total.saturating_sub(used)),
+    })
+}
+
+/// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.
+fn enforceable(plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
+    let name = plan.spec.id.as_str();
+    let refuse = |code, what: &str, help| {
+        Err(Refused::new(
+            code,
+            format!("`{name}` asks for {what}, which this version of lair can't enforce"),
+        )
+        .help(help))
+    };
+    if plan.limits.memory_required {
+        return refuse(
+            "limit_unenforceable",
+            "a memory limit with `enforce: required`",
+            "take `enforce: best-effort`: the limit is then shown as not enforced",
+        );
+    }
+    if plan.limits.sandbox.is_some() {
+        return refuse(
+            "sandbox_unavailable",
+            "`runtime.native.sandbox`",
+            "leave it out, or run the module elsewhere",
+        );
+    }
+    Ok(plan)
 }
 
 fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {

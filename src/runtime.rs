@@ -233,6 +233,7 @@ impl Runtime {
         if let Some(keeper) = &self.keeper {
             keeper.shutdown().await;
         }
+        self.handle.clean_up();
         report
     }
 }

@@ -58,6 +58,9 @@ impl Timers {
     }
 }
 
+/// The timers' task looks again after this time at the latest.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
 /// The machine's monotonic clock. Its timers run on one task of the runtime it was made in.
 pub struct SystemClock {
     start: Instant,
@@ -97,11 +100,9 @@ impl SystemClock {
             }
             match next {
                 Some(at) => {
-                    let deadline = tokio::time::Instant::from_std(start + at.0);
-                    tokio::select! {
-                        () = tokio::time::sleep_until(deadline) => {}
-                        () = shared.changed.notified() => {}
-                    }
+                    // A grace may be longer than an `Instant` can tell.
+                    let left = at.since(Uptime(start.elapsed())).min(LONGEST_SLEEP);
+                    let _ = tokio::time::timeout(left, shared.changed.notified()).await;
                 }
                 None => shared.changed.notified().await,
             }

@@ -5,14 +5,16 @@
 //! a handler, or decides. The root stops it on its last report: stopping by itself, its end would overtake the report
 //! (supervision events go before messages).
 
-use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started};
+use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started, is_transient};
+use crate::files::LogFault;
 use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
 use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
 use lair_manifests::launch;
-use lair_supervision::{ExitEvidence, StartFault};
+use lair_supervision::{ExitEvidence, StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long output is read after a child's end before it is given up with a count.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -90,7 +92,12 @@ impl Actor for ModuleActor {
 
 impl ModuleState {
     fn launch(&mut self, myself: &ActorRef<ModuleMsg>) {
-        let start = self.args.backend.start(self.args.order.clone());
+        let (backend, order) = (self.args.backend.clone(), self.args.order.clone());
+        let logs = self.check_logs();
+        let start = async move {
+            logs.await?;
+            backend.start(order).await
+        };
         let (owner, root) = (myself.clone(), self.args.root.clone());
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
         let pump = self.args.pump.clone();
@@ -124,6 +131,20 @@ impl ModuleState {
             }
         });
         self.start = Some(task.abort_handle());
+    }
+
+    /// A module whose output could not be kept is not started.
+    fn check_logs(&self) -> impl Future<Output = Result<(), StartFault>> + Send + use<> {
+        let (tell, told) = oneshot::channel();
+        let reply = move |checked| drop(tell.send(checked));
+        self.args.pump.check(self.args.order.id.shared(), reply);
+        async move {
+            match told.await {
+                Ok(Err(fault)) => Err(log_fault(&fault)),
+                // A pump that is gone is told of when the streams are handed over.
+                Ok(Ok(())) | Err(_) => Ok(()),
+            }
+        }
     }
 
     fn started(&mut self, myself: &ActorRef<ModuleMsg>, started: Started) {
@@ -171,12 +192,15 @@ impl ModuleState {
     }
 
     fn abort(&mut self) {
+        if !self.args.backend.undoes_at_once() {
+            return;
+        }
         // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
         if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
             task.abort();
             self.report(ModuleReport::SpawnFailed {
                 fault: StartFault {
-                    stage: lair_supervision::StartStage::Create,
+                    stage: StartStage::Create,
                     errno: None,
                     message: "the start was given up before it finished".into(),
                     transient: true,
@@ -220,6 +244,19 @@ impl ModuleState {
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
         // Fails only when the root is gone, and with it everybody who would care.
         let _ = self.args.root.cast(RootMsg::Report { id, inc, report });
+    }
+}
+
+fn log_fault(fault: &LogFault) -> StartFault {
+    let errno = match fault {
+        LogFault::Io { errno, .. } => Some(*errno),
+        _ => None,
+    };
+    StartFault {
+        stage: StartStage::OpenLogs,
+        errno,
+        message: format!("cannot keep its output: {fault}"),
+        transient: errno.is_some_and(is_transient),
     }
 }
 

@@ -6,16 +6,31 @@
 use crate::decode::{Sink, View};
 use crate::health::PortRef;
 use crate::problem::ProblemKind;
-use crate::runtime::{Backoff, Runtime};
+use crate::restart::Backoff;
+use crate::runtime::Runtime;
 use crate::text::Reference;
 use crate::words::{EnvName, ModeWord};
 
 pub(crate) fn runtime(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
     let before = sink.problems.len();
-    modes(runtime, view, sink);
+    // What depends on a part that was mistaken isn't known, and so isn't told.
+    let bad = |sink: &Sink, part: &str| {
+        let part = format!("{}/{part}", view.path.pointer());
+        sink.problems.iter().any(|p| p.pointer.starts_with(&part))
+    };
+    let blocks = bad(sink, "native") || bad(sink, "container");
+    let no_ports = bad(sink, "ports");
+    let no_modes = bad(sink, "modes") || (runtime.modes.is_empty() && blocks);
+    if !no_modes {
+        modes(runtime, view, sink);
+    }
     ports(runtime, view, sink);
-    probes(runtime, view, sink);
-    references(runtime, view, sink);
+    if !no_ports {
+        probes(runtime, view, sink);
+        if !blocks {
+            references(runtime, view, sink);
+        }
+    }
     (sink.problems.len() == before).then_some(())
 }
 
@@ -87,40 +102,24 @@ fn ports(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) {
 fn probes(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) {
     let health = &runtime.health;
     let (s, r, l) = (&health.startup, &health.readiness, &health.liveness);
-    let asked = [
-        (
-            "startup",
-            "http",
-            s.as_ref().and_then(|p| p.http.as_ref()).map(|h| &h.port),
-        ),
-        (
-            "startup",
-            "tcp",
-            s.as_ref().and_then(|p| p.tcp.as_ref()).map(|t| &t.port),
-        ),
-        (
-            "readiness",
-            "http",
-            r.as_ref().and_then(|p| p.http.as_ref()).map(|h| &h.port),
-        ),
-        (
-            "readiness",
-            "tcp",
-            r.as_ref().and_then(|p| p.tcp.as_ref()).map(|t| &t.port),
-        ),
-        (
-            "liveness",
-            "http",
-            l.as_ref().and_then(|p| p.http.as_ref()).map(|h| &h.port),
-        ),
-        (
-            "liveness",
-            "tcp",
-            l.as_ref().and_then(|p| p.tcp.as_ref()).map(|t| &t.port),
-        ),
+    let http = [
+        ("startup", s.as_ref().and_then(|p| p.http.as_ref())),
+        ("readiness", r.as_ref().and_then(|p| p.http.as_ref())),
+        ("liveness", l.as_ref().and_then(|p| p.http.as_ref())),
     ];
-    for (probe, kind, port) in asked {
-        if let Some(PortRef::Name(name)) = port
+    let tcp = [
+        ("startup", s.as_ref().and_then(|p| p.tcp.as_ref())),
+        ("readiness", r.as_ref().and_then(|p| p.tcp.as_ref())),
+        ("liveness", l.as_ref().and_then(|p| p.tcp.as_ref())),
+    ];
+    let http = http
+        .iter()
+        .filter_map(|(probe, http)| Some((*probe, "http", &http.as_ref()?.port)));
+    let tcp = tcp
+        .iter()
+        .filter_map(|(probe, tcp)| Some((*probe, "tcp", &tcp.as_ref()?.port)));
+    for (probe, kind, port) in http.chain(tcp) {
+        if let PortRef::Name(name) = port
             && !runtime.ports.contains_key(name)
         {
             let below = ["health", probe, kind, "port"];

@@ -3,11 +3,13 @@
 //! Owns: the key `runtime:` of the configuration file; the order in which files are looked for; the folders. Promises:
 //! LocalAIStack's own configuration is accepted as it is. Never: reads the environment; it is handed in.
 
-use crate::decode::record;
+use crate::decode::{Sink, View};
 use crate::launch::Mode;
+use crate::numbers::Count;
+use crate::problem::ProblemKind;
+use crate::record::record;
 use crate::resources::MemorySize;
 use crate::trust::Trust;
-use crate::units::Count;
 use crate::words::{AbsolutePath, Line, ModeWord, ModuleId, choice};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 record! {
     /// The configuration of the runtime, as written.
-    pub struct RuntimeKeys {
+    pub struct RuntimeConfig {
         /// Whether containers of Docker may be used.
         docker_enabled: bool = true,
         /// Whether containers of Podman may be used; without it, as `docker_enabled`.
@@ -75,20 +77,12 @@ choice! {
 
 record! {
     /// What may run at all; an absent list allows everything.
+    #[derive(Default)]
     pub struct Policy {
         /// Modes.
         allowed_modes: Option<Vec<ModeWord>> = None,
         /// Names of modules.
         allowed_runtimes: Option<Vec<ModuleId>> = None,
-    }
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            allowed_modes: None,
-            allowed_runtimes: None,
-        }
     }
 }
 
@@ -124,73 +118,64 @@ record! {
 
 record! {
     /// Metrics.
-    pub struct Metrics {
+    pub struct Metrics checked by numeric {
         /// Address and port, as in 127.0.0.1:9464.
         listen: Line,
     }
 }
 
-/// The configuration of the runtime.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RuntimeConfig {
-    /// As written, defaults filled in.
-    #[serde(flatten)]
-    pub keys: RuntimeKeys,
-}
-
-impl From<RuntimeKeys> for RuntimeConfig {
-    fn from(keys: RuntimeKeys) -> Self {
-        RuntimeConfig { keys }
+fn numeric(metrics: &Metrics, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
+    if metrics
+        .listen
+        .as_str()
+        .parse::<std::net::SocketAddr>()
+        .is_ok()
+    {
+        return Some(());
     }
+    let help = Some("write 127.0.0.1:9464".to_owned());
+    let what = "a numeric address and a port are wanted here";
+    view.fault(sink, ProblemKind::Invalid, &["listen"], what, help);
+    None
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
         RuntimeConfig {
-            keys: RuntimeKeys {
-                docker_enabled: true,
-                podman_enabled: None,
-                native_enabled: true,
-                default_mode: DefaultMode::Container,
-                log_dir: None,
-                state_dir: None,
-                run_dir: None,
-                socket: None,
-                if_runtime_dies: None,
-                policy: Policy::default(),
-                trust: None,
-                memory: MemoryKeys {
-                    budget: None,
-                    reserve: None,
-                },
-                gpu: GpuKeys {
-                    reserve: None,
-                    nvml: true,
-                },
-                access: Access {
-                    uids: Vec::new(),
-                    gids: Vec::new(),
-                },
-                faults: false,
-                metrics: None,
+            docker_enabled: true,
+            podman_enabled: None,
+            native_enabled: true,
+            default_mode: DefaultMode::Container,
+            log_dir: None,
+            state_dir: None,
+            run_dir: None,
+            socket: None,
+            if_runtime_dies: None,
+            policy: Policy::default(),
+            trust: None,
+            memory: MemoryKeys {
+                budget: None,
+                reserve: None,
             },
+            gpu: GpuKeys {
+                reserve: None,
+                nvml: true,
+            },
+            access: Access {
+                uids: Vec::new(),
+                gids: Vec::new(),
+            },
+            faults: false,
+            metrics: None,
         }
-    }
-}
-
-impl std::ops::Deref for RuntimeConfig {
-    type Target = RuntimeKeys;
-
-    fn deref(&self) -> &RuntimeKeys {
-        &self.keys
     }
 }
 
 impl RuntimeConfig {
     /// The mode that is taken when nobody prefers one.
     #[must_use]
-    pub fn default_mode(&self) -> Mode {
-        match self.keys.default_mode {
+    pub fn mode_by_default(&self) -> Mode {
+        match self.default_mode {
             DefaultMode::Container => Mode::Container,
             DefaultMode::Native => Mode::Native,
         }
@@ -198,8 +183,8 @@ impl RuntimeConfig {
 
     /// Whether Podman may be used.
     #[must_use]
-    pub fn podman_enabled(&self) -> bool {
-        self.keys.podman_enabled.unwrap_or(self.keys.docker_enabled)
+    pub fn podman(&self) -> bool {
+        self.podman_enabled.unwrap_or(self.docker_enabled)
     }
 
     /// The folders of this configuration for a user.
@@ -210,11 +195,11 @@ impl RuntimeConfig {
             key.as_ref()
                 .map_or(usual, |path| PathBuf::from(path.as_str()))
         };
-        let run = or(&self.keys.run_dir, usual.run);
+        let run = or(&self.run_dir, usual.run);
         Dirs {
-            state: or(&self.keys.state_dir, usual.state),
-            logs: or(&self.keys.log_dir, usual.logs),
-            socket: or(&self.keys.socket, run.join("lair.sock")),
+            state: or(&self.state_dir, usual.state),
+            logs: or(&self.log_dir, usual.logs),
+            socket: or(&self.socket, run.join("lair.sock")),
             config: usual.config,
             run,
         }
@@ -260,6 +245,20 @@ impl Dirs {
             state,
             run,
         }
+    }
+}
+
+impl Dirs {
+    /// The folder where a module keeps its own things: `${module.data}`.
+    #[must_use]
+    pub fn module_data(&self, name: &str) -> PathBuf {
+        self.state.join("modules").join(name)
+    }
+
+    /// The folder of a module's log files: `${module.logs}`.
+    #[must_use]
+    pub fn module_logs(&self, name: &str) -> PathBuf {
+        self.logs.join(name)
     }
 }
 

@@ -49,6 +49,10 @@ impl Sink {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
+    }
+
     pub(crate) fn report(
         &mut self,
         kind: ProblemKind,
@@ -68,7 +72,7 @@ impl Sink {
         message: impl Into<String>,
         help: Option<String>,
     ) {
-        if self.problems.len() < MAX_PROBLEMS {
+        if !self.is_full() {
             self.problems.push(Problem {
                 kind,
                 file: Arc::clone(&self.file),
@@ -214,6 +218,9 @@ impl<'p, 't> View<'p, 't> {
     pub(crate) fn table(&self, sink: &mut Sink, known: &[&'static str]) -> Option<Table<'p, 't>> {
         let entries = self.entries(sink)?;
         for (key, _) in entries.iter().filter(|(k, _)| !known.contains(&&*k.text)) {
+            if sink.is_full() {
+                break;
+            }
             let path = Path::Key(&self.path, &key.text);
             let help = did_you_mean(&key.text, known);
             let what = "there is no such key here";
@@ -380,75 +387,6 @@ impl Decode for bool {
                 "true or false is wanted here",
                 "write true or false, without quotes",
             ),
-        }
-    }
-}
-
-/// Makes a struct, its reading, and (through `schemars`) its schema of one listing. `[open]` tolerates unknown keys;
-/// `checked by` names a function that sees the whole value and reports what its parts can't know.
-macro_rules! record {
-    (@get $table:ident $sink:ident $key:expr;) => { $table.need($key, $sink) };
-    (@get $table:ident $sink:ident $key:expr; $default:expr) => { $table.or($key, $sink, || $default) };
-    ($(#[$meta:meta])* pub struct $($rest:tt)+) => {
-        crate::decode::record! { @body { $(#[$meta])* #[serde(deny_unknown_fields)] } table $($rest)+ }
-    };
-    ($(#[$meta:meta])* pub [open] struct $($rest:tt)+) => {
-        crate::decode::record! { @body { $(#[$meta])* } loose $($rest)+ }
-    };
-    (@body { $($meta:tt)* } $open:ident $name:ident $(checked by $check:path)? {
-        $($(#[$fmeta:meta])* $field:ident : $ty:ty $(= $default:expr)?),+ $(,)?
-    }) => {
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
-        $($meta)*
-        #[schemars(transform = crate::decode::defaults_are_optional)]
-        pub struct $name {
-            $($(#[$fmeta])* $(#[schemars(extend("default" = crate::decode::the::<$ty>($default)))])? pub $field: $ty),+
-        }
-
-        impl crate::decode::Decode for $name {
-            fn decode(view: crate::decode::View<'_, '_>, sink: &mut crate::decode::Sink) -> Option<Self> {
-                let table = view.$open(sink, &[$(stringify!($field)),+])?;
-                $(let $field: Option<$ty> = crate::decode::record!(@get table sink stringify!($field); $($default)?);)+
-                let value = $name { $($field: $field?),+ };
-                $($check(&value, view, sink)?;)?
-                Some(value)
-            }
-        }
-    };
-}
-pub(crate) use record;
-
-/// Gives a default its type.
-pub(crate) fn the<T>(value: T) -> T {
-    value
-}
-
-/// In a schema, a key with a default need not be given, and a default of nothing need not be told.
-pub(crate) fn defaults_are_optional(schema: &mut schemars::Schema) {
-    let Some(object) = schema.as_object_mut() else {
-        return;
-    };
-    let mut optional: Vec<String> = Vec::new();
-    if let Some(serde_json::Value::Object(properties)) = object.get_mut("properties") {
-        for (name, property) in properties {
-            let Some(property) = property.as_object_mut() else {
-                continue;
-            };
-            if property.contains_key("default") {
-                optional.push(name.clone());
-            }
-            if property
-                .get("default")
-                .is_some_and(serde_json::Value::is_null)
-            {
-                property.remove("default");
-            }
-        }
-    }
-    if let Some(serde_json::Value::Array(required)) = object.get_mut("required") {
-        required.retain(|name| !optional.iter().any(|o| name == o));
-        if required.is_empty() {
-            object.remove("required");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: the shape of the facts that selection decides by. Promises: absence is a fact, never an error. Never: reads
 //! them from the host, but for [`find_program`].
 
+use crate::resources::Gpu as Demand;
 use crate::runtime::Native;
 use serde::Serialize;
 use std::os::unix::fs::PermissionsExt;
@@ -61,6 +62,47 @@ pub enum GpuFacts {
 impl Default for GpuFacts {
     fn default() -> Self {
         GpuFacts::Unavailable("nobody looked".to_owned())
+    }
+}
+
+impl GpuFacts {
+    /// The GPUs that a module gets by its demand: those it names, or the first that have the memory.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn choose(&self, ask: &Demand) -> Result<Vec<String>, String> {
+        let present = match self {
+            GpuFacts::Unavailable(why) => {
+                return Err(format!("a GPU is required, and none can be seen: {why}"));
+            }
+            GpuFacts::Present(present) => present,
+        };
+        let need = ask.vram.map_or(0, |v| v.get());
+        let fits = |gpu: &&Gpu| gpu.memory_free.unwrap_or(gpu.memory_total) >= need;
+        if let Some(devices) = &ask.devices {
+            let mut chosen = Vec::with_capacity(devices.len());
+            for word in devices {
+                let gpu = present.iter().find(|gpu| gpu.is(word.as_str()));
+                let gpu = gpu.ok_or_else(|| format!("GPU {word} is required, and not here"))?;
+                if !fits(&gpu) {
+                    return Err(format!("GPU {word} has too little free memory"));
+                }
+                chosen.push(gpu.uuid.clone());
+            }
+            return Ok(chosen);
+        }
+        let fitting: Vec<String> = present
+            .iter()
+            .filter(fits)
+            .map(|gpu| gpu.uuid.clone())
+            .collect();
+        if fitting.len() < ask.wanted() {
+            let (wanted, total, have) = (ask.wanted(), present.len(), fitting.len());
+            return Err(format!(
+                "{wanted} GPU wanted; {total} here, {have} of them with enough free memory"
+            ));
+        }
+        Ok(fitting.into_iter().take(ask.wanted()).collect())
     }
 }
 

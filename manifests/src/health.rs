@@ -2,9 +2,11 @@
 //!
 //! Owns: the kinds of probes and their defaults. Promises: each probe has exactly one kind. Never: asks anything.
 
-use crate::decode::{Decode, Sink, View, record};
+use crate::decode::{Decode, Sink, View};
+use crate::numbers::Count;
+use crate::record::record;
 use crate::text::{Command, Text};
-use crate::units::{Count, DAY, HOUR, Span};
+use crate::units::{DAY, HOUR, Span};
 use crate::words::{PortName, choice};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;

@@ -3,10 +3,12 @@
 //! Owns: the top level, which is LocalAIStack's, and where a manifest came from. Promises: the blocks that belong to the
 //! Control Layer are read and shown. Never: acts on them.
 
-use crate::decode::{Decode, Sink, View, record};
+use crate::decode::{Decode, Sink, View};
+use crate::numbers::Count;
+use crate::record::record;
 use crate::runtime::Runtime;
-use crate::units::{Count, show_size, size};
-use crate::words::{Line, ModuleId, Prose, Version, choice};
+use crate::units::{show_size, size};
+use crate::words::{Line, ModuleId, Note, Prose, Version, choice};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -26,7 +28,7 @@ pub struct ModuleManifest {
     /// What it is, for people.
     pub description: Option<Prose>,
     /// Its licence.
-    pub license: Option<Line>,
+    pub license: Option<Note>,
     /// What the Control Layer asks of the hardware.
     pub hardware: Option<Hardware>,
     /// What the Control Layer installs first.
@@ -186,9 +188,9 @@ record! {
     /// What vouches for the file.
     pub [open] struct Integrity {
         /// A checksum.
-        checksum: Option<Line> = None,
+        checksum: Option<Note> = None,
         /// A signature.
-        signature: Option<Line> = None,
+        signature: Option<Note> = None,
     }
 }
 
@@ -207,13 +209,16 @@ impl StackSize {
 impl Decode for StackSize {
     fn decode(view: View<'_, '_>, sink: &mut Sink) -> Option<Self> {
         let (text, _) = view.scalar(sink, "a size")?;
-        let upper = text.trim().to_ascii_uppercase();
-        let unit = upper.trim_end_matches("IB").trim_end_matches('B');
-        let binary = match unit.chars().last() {
-            Some('K' | 'M' | 'G' | 'T') => format!("{unit}iB"),
-            _ => format!("{unit}B"),
+        let upper = text.to_ascii_uppercase().replace(' ', "");
+        let stem = upper
+            .strip_suffix("IB")
+            .or(upper.strip_suffix('B'))
+            .unwrap_or(&upper);
+        let binary = match stem.chars().last() {
+            Some('K' | 'M' | 'G' | 'T') => format!("{stem}iB"),
+            _ => upper.clone(),
         };
-        match size(&binary.replace("KiB", "KiB").replace(' ', "")) {
+        match size(&binary) {
             Ok(bytes) => Some(StackSize(bytes)),
             Err(why) => view.invalid_help(sink, why, "write a number and a unit: 4GB"),
         }

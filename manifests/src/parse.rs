@@ -4,7 +4,7 @@
 //! see [`crate::source`].
 
 use crate::config::RuntimeConfig;
-use crate::decode::{Decode, Path, Sink, View};
+use crate::decode::{Path, Sink, View};
 use crate::module::{ModuleManifest, Origin};
 use crate::problem::{Problem, ProblemKind};
 use crate::source::{MAX_MODULE, MAX_STACK, Source, too_large};
@@ -136,10 +136,4 @@ fn stack(view: View<'_, '_>, sink: &mut Sink, origin: &Origin) -> Option<Stack> 
         modules: modules?,
         groups,
     })
-}
-
-impl Decode for RuntimeConfig {
-    fn decode(view: View<'_, '_>, sink: &mut Sink) -> Option<Self> {
-        crate::config::RuntimeKeys::decode(view, sink).map(RuntimeConfig::from)
-    }
 }

@@ -126,7 +126,7 @@ impl<'p> Planner<'p> {
             .map(|p| (p.name, p.port))
             .collect();
         let gpu = module.runtime.resources.gpu.as_ref();
-        let gpus = gpu.and_then(|ask| crate::selection::gpus(ask, &context.gpus).ok());
+        let gpus = gpu.and_then(|ask| context.gpus.choose(ask).ok());
         Planner {
             module,
             mode,
@@ -134,14 +134,8 @@ impl<'p> Planner<'p> {
             ports,
             env: BTreeMap::new(),
             dir: module.origin.dir.display().to_string(),
-            data: context
-                .dirs
-                .state
-                .join("modules")
-                .join(name)
-                .display()
-                .to_string(),
-            logs: context.dirs.logs.join(name).display().to_string(),
+            data: context.dirs.module_data(name).display().to_string(),
+            logs: context.dirs.module_logs(name).display().to_string(),
             gpus: gpus.unwrap_or_default(),
             problems: Vec::new(),
         }
@@ -327,6 +321,7 @@ impl<'p> Planner<'p> {
 
     fn absolute(&self, path: &str) -> PathBuf {
         let joined = self.module.origin.dir.join(path);
-        std::path::absolute(&joined).unwrap_or_else(|_| Path::new("/").join(joined))
+        let whole = std::path::absolute(&joined).unwrap_or_else(|_| Path::new("/").join(joined));
+        whole.components().collect()
     }
 }

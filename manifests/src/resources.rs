@@ -2,9 +2,11 @@
 //!
 //! Owns: `runtime.resources` and `runtime.native.sandbox`. Promises: a limit that is required says so. Never: measures.
 
-use crate::decode::{Decode, Sink, View, record};
+use crate::decode::{Decode, Sink, View};
+use crate::numbers::{Count, Milli};
+use crate::record::record;
 use crate::text::Text;
-use crate::units::{Count, KIB, MIB, Milli, PIB, Size};
+use crate::units::{KIB, MIB, PIB, Size};
 use crate::words::{Line, choice};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;

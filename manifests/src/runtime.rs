@@ -3,13 +3,16 @@
 //! Owns: the keys, their defaults and bounds. Promises: what is read here is fit to be planned, but for facts of the
 //! host. Never: holds the Control Layer's business; see [`crate::module`].
 
-use crate::decode::{Decode, Sink, View, record};
+use crate::decode::{Decode, Sink, View};
 use crate::health::Health;
+use crate::numbers::Count;
 use crate::problem::ProblemKind;
+use crate::record::record;
 use crate::resources::{Resources, Sandbox};
+use crate::restart::{Restart, Stop};
 use crate::text::{Command, Secret, Text};
-use crate::units::{Count, DAY, GIB, HOUR, KIB, MIB, Milli, Size, Span};
-use crate::words::{AbsolutePath, EnvName, Line, ModeWord, PortName, Signal, UserName, choice};
+use crate::units::{DAY, GIB, KIB, MIB, Size, Span};
+use crate::words::{AbsolutePath, EnvName, Line, ModeWord, PortName, UserName, choice};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -17,7 +20,7 @@ use std::collections::BTreeMap;
 
 record! {
     /// How the module runs.
-    pub struct Runtime checked by crate::check::runtime {
+    pub struct Runtime checked by crate::check::runtime => ANYWAY {
         /// What it can run as, in order of preference; without it, the blocks below that are given.
         modes: Vec<ModeWord> = Vec::new(),
         /// Which of them is preferred.
@@ -210,125 +213,6 @@ impl JsonSchema for Port {
             g.subschema_for::<LongPort>(),
         );
         json_schema!({ "oneOf": [short, long] })
-    }
-}
-
-/// Whether, how often and how fast it is started again; `restart: on-failure` is short for its policy alone.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Restart(pub LongRestart);
-
-impl Restart {
-    /// The default: never.
-    #[must_use]
-    pub fn never() -> Self {
-        Restart(LongRestart {
-            policy: RestartPolicy::Never,
-            max: Count::of(5),
-            within: Span::millis(600_000),
-            backoff: Backoff::usual(),
-            settle: Span::millis(60_000),
-        })
-    }
-}
-
-choice! {
-    /// When a module is started again that ended without being asked to.
-    pub enum RestartPolicy {
-        /// Never.
-        #[default]
-        Never = "never" | "temporary",
-        /// After a failure.
-        OnFailure = "on-failure" | "transient",
-        /// After every end.
-        Always = "always" | "permanent",
-    }
-}
-
-record! {
-    /// Whether, how often and how fast it is started again.
-    pub struct LongRestart {
-        /// When.
-        policy: RestartPolicy = RestartPolicy::Never,
-        /// How often within the window; once more, and it rests as failed.
-        max: Count<0, 10_000> = Count::of(5),
-        /// The window.
-        within: Span<100, { 30 * DAY }> = Span::millis(600_000),
-        /// How fast.
-        backoff: Backoff = Backoff::usual(),
-        /// Ready for this long: earlier failures are forgotten.
-        settle: Span<0, DAY> = Span::millis(60_000),
-    }
-}
-
-record! {
-    /// The growing delay before a restart.
-    pub struct Backoff checked by crate::check::backoff {
-        /// Before the first restart in a row.
-        first: Span<0, DAY> = Span::millis(1000),
-        /// Growth for each failure in a row.
-        factor: Milli<1000, 100_000> = Milli::thousandths(2000),
-        /// The longest delay.
-        cap: Span<0, DAY> = Span::millis(60_000),
-        /// Part of the delay that is random.
-        jitter: Milli<0, 1000> = Milli::thousandths(100),
-    }
-}
-
-impl Backoff {
-    fn usual() -> Self {
-        Backoff {
-            first: Span::millis(1000),
-            factor: Milli::thousandths(2000),
-            cap: Span::millis(60_000),
-            jitter: Milli::thousandths(100),
-        }
-    }
-}
-
-impl Decode for Restart {
-    fn decode(view: View<'_, '_>, sink: &mut Sink) -> Option<Self> {
-        if view.is_scalar() && !view.node.is_null() {
-            let policy = RestartPolicy::decode(view, sink)?;
-            return Some(Restart(LongRestart {
-                policy,
-                ..Restart::never().0
-            }));
-        }
-        LongRestart::decode(view, sink).map(Restart)
-    }
-}
-
-impl JsonSchema for Restart {
-    fn schema_name() -> Cow<'static, str> {
-        "Restart".into()
-    }
-
-    fn json_schema(g: &mut SchemaGenerator) -> Schema {
-        let (short, long) = (
-            RestartPolicy::json_schema(g),
-            g.subschema_for::<LongRestart>(),
-        );
-        json_schema!({ "oneOf": [short, long] })
-    }
-}
-
-record! {
-    /// How it is stopped.
-    pub struct Stop {
-        /// The signal that asks it to.
-        signal: Signal = Signal::TERM,
-        /// Time between that signal and KILL.
-        grace: Span<100, HOUR> = Span::millis(10_000),
-    }
-}
-
-impl Stop {
-    fn usual() -> Self {
-        Stop {
-            signal: Signal::TERM,
-            grace: Span::millis(10_000),
-        }
     }
 }
 

@@ -3,16 +3,14 @@
 //! Owns: their titles. Promises: made of the types that are read, and equal to `manifests/schema/*.json`. Never: is used
 //! for validation here; reading validates.
 
-use crate::config::RuntimeKeys;
+use crate::config::RuntimeConfig;
 use crate::module::ModuleManifest;
 use crate::stack::Group;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 fn generator() -> SchemaGenerator {
-    SchemaSettings::draft2020_12()
-        .for_serialize()
-        .into_generator()
+    SchemaSettings::draft2020_12().into_generator()
 }
 
 /// Of a file with one module or a stack.
@@ -45,7 +43,7 @@ pub fn manifest() -> Value {
 #[must_use]
 pub fn config() -> Value {
     let mut generator = generator();
-    let runtime = generator.subschema_for::<RuntimeKeys>();
+    let runtime = generator.subschema_for::<RuntimeConfig>();
     let definitions = generator.take_definitions(true);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

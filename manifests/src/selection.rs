@@ -5,10 +5,9 @@
 //! handed in.
 
 use crate::config::{Policy, RuntimeConfig};
-use crate::facts::{GpuFacts, HostFacts, ProgramFacts};
+use crate::facts::{HostFacts, ProgramFacts};
 use crate::launch::Mode;
 use crate::module::ModuleManifest;
-use crate::resources::Gpu;
 use crate::runtime::{Container, Engine};
 use crate::trust::TrustDecision;
 use crate::words::ModeWord;
@@ -95,76 +94,92 @@ pub fn select(
         config,
         trust,
     };
-    let verdicts: Vec<Verdict> = module
-        .runtime
-        .declared_modes()
-        .iter()
-        .map(|word| judge.verdict(word))
-        .collect();
+    let words = module.runtime.declared_modes();
+    let verdicts: Vec<Verdict> = words.iter().map(|word| judge.verdict(word)).collect();
     let mut steps = opening(module, &verdicts);
-    let refuse = |why: Vec<Mismatch>| Refusal {
+    let wish = wish(module, preference, &mut steps);
+    let outcome = choose(
+        &verdicts,
+        wish.as_deref(),
+        preference.is_some() && !fallback,
+        config,
+    );
+    let chosen = outcome.map_err(|why| Refusal {
         module: module.name.to_string(),
         why,
-    };
-    let wish = wish(module, preference, &mut steps);
-    let mut lost = None;
-    if let Some(word) = &wish {
-        match verdicts.iter().find(|v| v.word == *word) {
-            Some(Verdict {
-                mode: Some(mode),
-                against,
-                ..
-            }) if against.is_empty() => {
-                steps.push(step("choice", format!("{word}, as preferred")));
-                return Ok(Selected {
-                    mode: *mode,
-                    explanation: steps,
-                    fallback: None,
-                });
-            }
-            found => {
-                let against = found.map_or_else(|| vec![undeclared(word)], |v| v.against.clone());
-                if preference.is_some() && !fallback {
-                    return Err(refuse(against));
-                }
-                let reasons: Vec<String> = against.iter().map(|m| m.message.clone()).collect();
-                lost = Some(format!("{word} was preferred, but {}", reasons.join("; ")));
-            }
+    })?;
+    steps.push(step(
+        "choice",
+        format!("{}, {}", chosen.mode.as_str(), chosen.reason),
+    ));
+    Ok(Selected {
+        mode: chosen.mode,
+        explanation: steps,
+        fallback: chosen.lost,
+    })
+}
+
+/// What came out, why, and what was wished for in vain.
+struct Chosen {
+    mode: Mode,
+    reason: &'static str,
+    lost: Option<String>,
+}
+
+fn choose(
+    verdicts: &[Verdict],
+    wish: Option<&str>,
+    strict: bool,
+    config: &RuntimeConfig,
+) -> Result<Chosen, Vec<Mismatch>> {
+    let (mut lost, mut unasked) = (None, None);
+    if let Some(word) = wish {
+        let found = verdicts.iter().find(|v| v.word == word);
+        if let Some(mode) = found.and_then(Verdict::usable) {
+            return Ok(Chosen {
+                mode,
+                reason: "as preferred",
+                lost: None,
+            });
+        }
+        let against = found.map_or_else(|| vec![undeclared(word)], |v| v.against.clone());
+        if strict {
+            return Err(against);
+        }
+        let reasons: Vec<&str> = against.iter().map(|m| m.message.as_str()).collect();
+        lost = Some(format!("{word} was preferred, but {}", reasons.join("; ")));
+        unasked = found.is_none().then(|| undeclared(word));
+    }
+    let usable: Vec<Mode> = verdicts.iter().filter_map(Verdict::usable).collect();
+    let usual = config.mode_by_default();
+    match usable.first() {
+        Some(_) if usable.contains(&usual) => Ok(Chosen {
+            mode: usual,
+            reason: "by `default_mode`",
+            lost,
+        }),
+        Some(first) => Ok(Chosen {
+            mode: *first,
+            reason: "the first that can be had",
+            lost,
+        }),
+        None => {
+            let against = verdicts.iter().flat_map(|v| v.against.iter().cloned());
+            Err(unasked.into_iter().chain(against).collect())
         }
     }
-    let usable = |v: &&Verdict| v.against.is_empty();
-    let usual = config.default_mode();
-    let by_default = verdicts
-        .iter()
-        .filter(usable)
-        .find(|v| v.mode == Some(usual));
-    let chosen = by_default.or_else(|| verdicts.iter().find(usable));
-    let Some((mode, chosen)) = chosen.and_then(|v| v.mode.map(|mode| (mode, v))) else {
-        let asked = wish.filter(|w| verdicts.iter().all(|v| v.word != *w));
-        let unasked = asked.map(|w| undeclared(&w)).into_iter();
-        return Err(refuse(
-            unasked
-                .chain(verdicts.into_iter().flat_map(|v| v.against))
-                .collect(),
-        ));
-    };
-    let reason = if by_default.is_some() {
-        "`default_mode`"
-    } else {
-        "the first that can be had"
-    };
-    steps.push(step("choice", format!("{}, {reason}", chosen.word)));
-    Ok(Selected {
-        mode,
-        explanation: steps,
-        fallback: lost,
-    })
 }
 
 struct Verdict {
     word: String,
     mode: Option<Mode>,
     against: Vec<Mismatch>,
+}
+
+impl Verdict {
+    fn usable(&self) -> Option<Mode> {
+        self.mode.filter(|_| self.against.is_empty())
+    }
 }
 
 fn step(step: &'static str, text: String) -> Step {
@@ -326,7 +341,7 @@ impl Judge<'_> {
     }
 
     fn container(&self, out: &mut dyn FnMut(&'static str, &'static str, String)) {
-        if !self.config.docker_enabled && !self.config.podman_enabled() {
+        if !self.config.docker_enabled && !self.config.podman() {
             out(
                 "config",
                 "docker_enabled",
@@ -348,7 +363,7 @@ impl Judge<'_> {
         let wanted =
             |name: &str| container.engine == Engine::Auto || container.engine.as_str() == name;
         let enabled = |name: &str| match name {
-            "podman" => self.config.podman_enabled(),
+            "podman" => self.config.podman(),
             _ => self.config.docker_enabled,
         };
         let mut why = "no container engine is at hand".to_owned();
@@ -374,48 +389,9 @@ impl Judge<'_> {
             .gpu
             .as_ref()
             .filter(|gpu| gpu.required)
-            && let Err(why) = gpus(ask, &self.host.gpus)
+            && let Err(why) = self.host.gpus.choose(ask)
         {
             out("host", "gpu", why);
         }
     }
-}
-
-/// The GPUs that a module gets by its demand: those it names, or the first that have the memory.
-///
-/// # Errors
-/// What is missing.
-pub fn gpus(ask: &Gpu, facts: &GpuFacts) -> Result<Vec<String>, String> {
-    let present = match facts {
-        GpuFacts::Unavailable(why) => {
-            return Err(format!("a GPU is required, and none can be seen: {why}"));
-        }
-        GpuFacts::Present(present) => present,
-    };
-    let need = ask.vram.map_or(0, |v| v.get());
-    let fits = |gpu: &&crate::facts::Gpu| gpu.memory_free.unwrap_or(gpu.memory_total) >= need;
-    if let Some(devices) = &ask.devices {
-        let mut chosen = Vec::with_capacity(devices.len());
-        for word in devices {
-            let gpu = present.iter().find(|gpu| gpu.is(word.as_str()));
-            let gpu = gpu.ok_or_else(|| format!("GPU {word} is required, and not here"))?;
-            if !fits(&gpu) {
-                return Err(format!("GPU {word} has too little free memory"));
-            }
-            chosen.push(gpu.uuid.clone());
-        }
-        return Ok(chosen);
-    }
-    let fitting: Vec<String> = present
-        .iter()
-        .filter(fits)
-        .map(|gpu| gpu.uuid.clone())
-        .collect();
-    if fitting.len() < ask.wanted() {
-        let (wanted, total, have) = (ask.wanted(), present.len(), fitting.len());
-        return Err(format!(
-            "{wanted} GPU wanted; {total} here, {have} of them with enough free memory"
-        ));
-    }
-    Ok(fitting.into_iter().take(ask.wanted()).collect())
 }

@@ -80,7 +80,12 @@ pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
     let text = String::from_utf8(bytes).map_err(|_| wrong("the file is not UTF-8".to_owned()))?;
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-    let folder = std::fs::metadata(&dir).ok();
+    // Whoever can write to the folder where the file really lies can replace it.
+    let real = std::fs::canonicalize(path).ok();
+    let folder = real
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(|f| std::fs::metadata(f).ok());
     let facts = FileFacts {
         path: absolute,
         owner: meta.uid(),

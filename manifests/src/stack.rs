@@ -2,10 +2,12 @@
 //!
 //! Owns: groups. Promises: a group names modules of its own file, and no module is in two. Never: orders anything.
 
-use crate::decode::{Sink, View, record};
+use crate::decode::{Sink, View};
 use crate::module::ModuleManifest;
+use crate::numbers::Count;
 use crate::problem::ProblemKind;
-use crate::units::{Count, DAY, Span};
+use crate::record::record;
+use crate::units::{DAY, Span};
 use crate::words::{ModuleId, choice};
 use serde::Serialize;
 

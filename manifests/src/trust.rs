@@ -3,7 +3,8 @@
 //! Owns: the rule. Promises: decides from facts alone; every refusal is a sentence with a next step. Never: opens a
 //! file; see [`crate::source::read_manifest`] for the facts.
 
-use crate::decode::{Sink, View, record};
+use crate::decode::{Sink, View};
+use crate::record::record;
 use crate::words::{AbsolutePath, Line, ModuleId};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,7 @@ pub struct FileFacts {
     pub group: u32,
     /// Its mode bits.
     pub mode: u32,
-    /// Owner, group and mode of the folder it lies in.
+    /// Owner, group and mode of the folder it lies in, links resolved.
     pub folder: Option<(u32, u32, u32)>,
     /// SHA-256 of its bytes, lower-case hex.
     pub sha256: String,

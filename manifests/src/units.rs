@@ -1,4 +1,4 @@
-//! Durations, sizes and counts as people write them, with their bounds in the type.
+//! Durations and sizes as people write them, with their bounds in the type.
 //!
 //! Owns: the notation (`1h30m`, `16MiB`, `16MB`). Promises: exact or refused; never rounded, clamped or overflowed; a
 //! bare number is refused. Never: knows what a value is used for.
@@ -121,7 +121,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Splits `1.5h30m` into `1`, `5`, `h` and `30m`.
-fn split(text: &str) -> Result<(&str, &str, &str, &str), String> {
+pub(crate) fn split(text: &str) -> Result<(&str, &str, &str, &str), String> {
     let digits = |s: &str| s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
     let (whole, rest) = text.split_at(digits(text));
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -138,7 +138,7 @@ fn split(text: &str) -> Result<(&str, &str, &str, &str), String> {
     Ok((whole, fraction, unit, after))
 }
 
-fn scaled(whole: &str, fraction: &str, scale: u64) -> Result<u64, String> {
+pub(crate) fn scaled(whole: &str, fraction: &str, scale: u64) -> Result<u64, String> {
     let big = || "this is more than can be meant".to_owned();
     let whole: u64 = whole.parse().map_err(|_| big())?;
     let whole = whole.checked_mul(scale).ok_or_else(big)?;
@@ -282,128 +282,5 @@ impl<const MIN: u64, const MAX: u64> JsonSchema for Size<MIN, MAX> {
             "pattern": "^[0-9]+(\\.[0-9]+)? *(B|[KMGT]i|[KMGT]iB|[kKMGT]B)$",
             "description": format!("a size from {} to {}; GiB is binary, GB decimal", show_size(MIN), show_size(MAX)),
         })
-    }
-}
-
-/// A whole number between two bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct Count<const MIN: u64, const MAX: u64>(u64);
-
-impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
-    pub(crate) const fn of(n: u64) -> Self {
-        assert!(MIN <= n && n <= MAX, "a default within its bounds");
-        Count(n)
-    }
-
-    /// The number.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The number, for those whose bounds fit.
-    #[must_use]
-    pub fn small(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Decode for Count<MIN, MAX> {
-    fn decode(view: View<'_, '_>, sink: &mut Sink) -> Option<Self> {
-        let (text, plain) = view.scalar(sink, "a whole number")?;
-        let digits = plain && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse::<u64>() {
-            Ok(n) if digits && (MIN..=MAX).contains(&n) => Some(Count(n)),
-            _ => view.invalid(
-                sink,
-                format!("a whole number from {MIN} to {MAX} is wanted here"),
-            ),
-        }
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> JsonSchema for Count<MIN, MAX> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Count_{MIN}_{MAX}").into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
-    }
-}
-
-/// A number with up to three decimals, between two bounds, both in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Milli<const MIN: u64, const MAX: u64>(u64);
-
-impl<const MIN: u64, const MAX: u64> Milli<MIN, MAX> {
-    pub(crate) const fn thousandths(n: u64) -> Self {
-        assert!(MIN <= n && n <= MAX, "a default within its bounds");
-        Milli(n)
-    }
-
-    /// The number of thousandths.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The number.
-    #[must_use]
-    #[allow(clippy::cast_precision_loss)]
-    pub fn float(self) -> f64 {
-        self.0 as f64 / 1000.0
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Decode for Milli<MIN, MAX> {
-    fn decode(view: View<'_, '_>, sink: &mut Sink) -> Option<Self> {
-        let (text, plain) = view.scalar(sink, "a number")?;
-        let number = match split(text) {
-            Ok((whole, fraction, "", "")) if plain => scaled(whole, fraction, 1000).ok(),
-            _ => None,
-        };
-        match number {
-            Some(n) if (MIN..=MAX).contains(&n) => Some(Milli(n)),
-            _ => {
-                let (min, max) = (
-                    Milli::<MIN, MAX>(MIN).float(),
-                    Milli::<MIN, MAX>(MAX).float(),
-                );
-                let what = format!(
-                    "a number from {min} to {max}, with at most three decimals, is wanted here"
-                );
-                view.invalid(sink, what)
-            }
-        }
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> Serialize for Milli<MIN, MAX> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_f64(self.float())
-    }
-}
-
-impl<const MIN: u64, const MAX: u64> JsonSchema for Milli<MIN, MAX> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Number_{MIN}_{MAX}").into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let (min, max) = (
-            Milli::<MIN, MAX>(MIN).float(),
-            Milli::<MIN, MAX>(MAX).float(),
-        );
-        json_schema!({ "type": "number", "minimum": min, "maximum": max })
     }
 }

@@ -161,6 +161,15 @@ word!(
 );
 
 word!(
+    /// Text that belongs to others, and may be empty.
+    Note,
+    "^[^\\x00]{0,65536}$",
+    |t| t.len() <= 65_536 && !t.contains('\0'),
+    ProblemKind::Invalid,
+    "text is wanted here"
+);
+
+word!(
     /// An absolute path.
     AbsolutePath,
     "^/",

@@ -3,7 +3,10 @@
 //! Waits are level-triggered: they look at published truth after every event, never after a sleep.
 #![allow(dead_code, reason = "each story uses its own part")]
 
-use lair::actors::messages::{Answer, Loaded};
+pub mod promises;
+
+use lair::actors::backend::Tree;
+use lair::actors::messages::{Answer, DrainReport, Loaded};
 use lair::actors::status::ModuleStatus;
 use lair::actors::view::View;
 use lair::supervision::{Notice, NoticeKind, Origin, Seq};
@@ -16,6 +19,9 @@ use std::time::Duration;
 
 /// Longer than anything here takes on two busy cores.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// Environment variable that marks the processes of one story.
+const STORY: &str = "LAIR_STORY";
 
 /// A folder that is gone when the test ends well; kept for a look when it panics.
 pub struct Home(PathBuf);
@@ -87,9 +93,32 @@ impl Lair {
             dir,
             trusted: true,
         };
-        self.handle
-            .load(source, LoadOptions::default(), asker())
-            .await
+        let options = LoadOptions {
+            env: [(STORY.to_owned(), self.mark())].into(),
+            ..LoadOptions::default()
+        };
+        self.handle.load(source, options, asker()).await
+    }
+
+    /// What every process of this story has in its environment, besides lair's own marker.
+    fn mark(&self) -> String {
+        self.home.path().display().to_string()
+    }
+
+    /// Live processes of this story, whoever their parent is now.
+    pub fn processes(&self) -> Vec<i32> {
+        marked(&self.mark())
+    }
+
+    /// Does something still carry lair's marker of this module?
+    pub fn processes_of(&self, name: &str) -> Vec<i32> {
+        let of = |pid: &i32| {
+            let env = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            env.split(|b| *b == 0)
+                .filter_map(|v| v.strip_prefix(b"LAIR_MARKER="))
+                .any(|v| String::from_utf8_lossy(v).contains(&format!(":{name}.")))
+        };
+        self.processes().into_iter().filter(of).collect()
     }
 
     /// Loads and starts `/bin/sh -c SCRIPT` as module `name`, with `more` below `runtime:` (two spaces deep).
@@ -166,10 +195,50 @@ impl Lair {
         read_stream(&self.handle.log_dir().join(name), stream)
     }
 
-    /// Ends everything and checks that nothing is left.
-    pub async fn end(self) {
-        let report = self.runtime.shutdown(SOON).await;
+    /// How often this was told of the module so far: `running`, `exited`, ...
+    pub fn count(&self, name: &str, what: &str) -> usize {
+        let told = self.notices(name);
+        told.iter().filter(|n| word(&n.kind) == what).count()
+    }
+
+    /// Ends everything and checks that nothing is left and that every promise was kept.
+    pub async fn end(self) -> DrainReport {
+        let (keeper, mark) = (self.keeper(), self.mark());
+        let cgroup = self.cgroup();
+        let Lair {
+            home,
+            runtime,
+            handle,
+        } = self;
+        let report = runtime.shutdown(SOON).await;
         assert!(report.remaining.is_empty(), "left over: {report:?}");
+        assert_eq!(marked(&mark), Vec::<i32>::new(), "I1: left over");
+        assert!(
+            keeper.is_none_or(|pid| !is_alive(pid)),
+            "I1: the keeper stayed"
+        );
+        assert!(
+            cgroup.is_none_or(|at| !at.exists()),
+            "I1: its cgroups stayed"
+        );
+        promises::check(&handle);
+        drop(home);
+        report
+    }
+
+    /// The folder of this runtime's tracking cgroups, if there is one.
+    fn cgroup(&self) -> Option<PathBuf> {
+        let mut names = self.handle.list().1.into_iter();
+        names.find_map(|m| match self.view(&m.name).handle.as_ref()?.tree() {
+            Tree::Cgroup(at) => at.parent().map(Path::to_owned),
+            Tree::Descendants(_) | Tree::None => None,
+        })
+    }
+
+    /// The keeper's process, if there is one.
+    pub fn keeper(&self) -> Option<i32> {
+        let pid = self.handle.info()["keeper_pid"].as_i64()?;
+        i32::try_from(pid).ok()
     }
 }
 
@@ -227,6 +296,28 @@ fn segment(path: &Path) -> Option<(u64, u64, PathBuf)> {
     let (run, rest) = name.split_once('.')?;
     let (segment, _) = rest.split_once('.')?;
     Some((run.parse().ok()?, segment.parse().ok()?, path.to_owned()))
+}
+
+fn marked(mark: &str) -> Vec<i32> {
+    processes_with(&format!("{STORY}={mark}\0"))
+}
+
+/// Waits until it is so. Looks again and again: for what the machine tells nobody of.
+pub async fn eventually(what: &str, so: impl Fn() -> bool) {
+    let look = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let seen = tokio::time::timeout(SOON, look).await;
+    assert!(seen.is_ok(), "not in time: {what}");
+}
+
+/// Sends a signal to exactly this process, as a stranger would.
+pub fn signal(pid: i32, signal: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+    rustix::process::kill_process(pid, signal).expect("a signal sent");
 }
 
 /// Live (not zombie) processes whose environment holds this text.

@@ -139,6 +139,11 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// The stage and the system's error; nothing is left of the attempt.
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>>;
+    /// Whether a dropped start is undone by then. If not, what was ordered may still come to life for a moment, so a
+    /// start that is given up is waited for, and what it made is ended like any other.
+    fn undoes_at_once(&self) -> bool {
+        true
+    }
 }
 
 /// Whether a failed system call may succeed when it is tried again later: the machine was busy or out of something.

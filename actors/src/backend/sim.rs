@@ -184,6 +184,10 @@ impl SimChild {
 
 impl ChildHandle for SimChild {
     fn signal(&self, signal: i32, _scope: Scope) {
+        // What comes after the end is no part of its story.
+        if self.exit.borrow().is_some() {
+            return;
+        }
         self.by_us.store(signal, Ordering::Relaxed);
         match (signal, self.on_stop) {
             (libc::SIGKILL, _) => self.end_after(Duration::ZERO, ExitStatus::Signal(signal)),

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::name::{CURRENT, SegmentName, TMP};
@@ -64,6 +64,27 @@ impl Folder {
         rustix::fs::fchmod(&folder.0, Mode::from_raw_mode(FOLDER_MODE))
             .map_err(|e| LogFault::io("set the mode of", e))?;
         Ok(folder)
+    }
+
+    /// Whether a module's output could be kept here. A disk that is full or failing is no reason to say no: that is
+    /// mended while the module runs, and what is lost until then is counted.
+    pub fn check(log_dir: &Path, module: &str) -> Result<(), LogFault> {
+        let writable = Self::open_or_create(log_dir, module).and_then(|folder| {
+            rustix::fs::accessat(
+                &folder.0,
+                ".",
+                Access::WRITE_OK | Access::EXEC_OK,
+                AtFlags::EACCESS,
+            )
+            .map_err(|e| LogFault::io("write to the folder of", e))
+        });
+        match writable {
+            Err(LogFault::Io {
+                errno: libc::ENOSPC | libc::EDQUOT | libc::EIO,
+                ..
+            }) => Ok(()),
+            other => other,
+        }
     }
 
     /// The segments in it, in no order. Strangers' files are passed over.

@@ -53,7 +53,7 @@ pub(super) fn draft(state: &HealthState, heard: &Heard, doomed: Option<&str>) ->
         }
         HealthVerdict::Unknown => coming_up(state, heard),
     };
-    add_unable(&mut draft, state, heard);
+    add_unable(&mut draft, heard);
     draft
 }
 
@@ -139,12 +139,9 @@ fn with_finding(word: HealthWord, probe: Option<ProbeKind>, text: String, heard:
 }
 
 /// A probe that can't be put changes no verdict, but is seen.
-fn add_unable(draft: &mut Draft, state: &HealthState, heard: &Heard) {
+fn add_unable(draft: &mut Draft, heard: &Heard) {
     for (kind, look) in heard {
-        let unable = state
-            .probe(*kind)
-            .is_some_and(|probe| probe.could_not_run > 0);
-        if !unable || look.outcome != ProbeOutcome::CouldNotRun {
+        if look.outcome != ProbeOutcome::CouldNotRun {
             continue;
         }
         let text = format!("its {} probe says nothing: {}", name(*kind), look.said);

@@ -45,7 +45,7 @@ impl Keeper {
 
     /// Signals what belongs to the tree, but not the child itself.
     fn signal_members(
-        &self,
+        &mut self,
         key: ChildKey,
         signal: i32,
         follow: bool,
@@ -63,7 +63,7 @@ impl Keeper {
         result
     }
 
-    fn members(&self, key: ChildKey, wanted: impl Fn(&Stat) -> bool) -> Vec<ProcessId> {
+    fn members(&mut self, key: ChildKey, wanted: impl Fn(&Stat) -> bool) -> Vec<ProcessId> {
         let grouped = self.children.get(key).and_then(Entry::unified);
         let listed = grouped.map(cgroup::members).filter(|pids| !pids.is_empty());
         if let (Some(group), Some(pids)) = (grouped, listed) {
@@ -79,12 +79,10 @@ impl Keeper {
                 .map(|stat| stat.process)
                 .collect();
         }
-        let census = self.census();
-        let marks = self.marks();
-        let belongs = |stat: &Stat| self.owner(&census, &marks, stat.process.pid) == Some(key);
-        census
-            .values()
-            .filter(|stat| !stat.dead && wanted(stat) && belongs(stat))
+        let trees = self.trees();
+        let members = trees.get(&key).into_iter().flatten();
+        members
+            .filter(|stat| wanted(stat))
             .map(|stat| stat.process)
             .collect()
     }

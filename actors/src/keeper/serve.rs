@@ -108,12 +108,33 @@ impl Keeper {
                 self.door.close();
                 return Ok(());
             }
+            self.end_turn();
             self.turn()?;
         }
     }
 
     /// Waits for one thing to happen and takes it.
     fn turn(&mut self) -> io::Result<()> {
+        let [signals, connection, listener] = self.wait()?;
+        if self.blocked == Some(Blocked::Starved) || connection & libc::POLLOUT != 0 {
+            self.blocked = None;
+        }
+        if signals != 0 {
+            self.drain_signals();
+            self.reap();
+        }
+        if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
+            self.read_requests();
+        }
+        if listener != 0 {
+            self.connection = self.door.admit();
+            self.greeted = false;
+        }
+        Ok(())
+    }
+
+    /// What happened: to the children, to the connection, at the door.
+    fn wait(&self) -> io::Result<[i16; 3]> {
         let connection = self.connection.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let listener = if self.phase == Phase::Waiting && self.connection.is_none() {
             self.door.raw()
@@ -147,27 +168,12 @@ impl Keeper {
         if ready < 0 {
             let fault = io::Error::last_os_error();
             return if fault.kind() == io::ErrorKind::Interrupted {
-                Ok(())
+                Ok([0; 3])
             } else {
                 Err(fault)
             };
         }
-        let [signals, connection, listener] = fds.map(|fd| fd.revents);
-        if self.blocked == Some(Blocked::Starved) || connection & libc::POLLOUT != 0 {
-            self.blocked = None;
-        }
-        if signals != 0 {
-            self.drain_signals();
-            self.reap();
-        }
-        if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
-            self.read_requests();
-        }
-        if listener != 0 {
-            self.connection = self.door.admit();
-            self.greeted = false;
-        }
-        Ok(())
+        Ok(fds.map(|fd| fd.revents))
     }
 
     /// How long to wait at most, in milliseconds; rounded up, so that a deadline is over when it ends.

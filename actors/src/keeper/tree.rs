@@ -6,24 +6,34 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::cgroup;
 use super::children::Entry;
-use super::family::{self, Census};
+use super::family::{self, Census, Stat};
 use super::serve::Keeper;
 use super::spec::ChildKey;
 
 /// A scan of all processes may take this part of the keeper's time, so that many exits cost few scans.
 const SCAN_SHARE: u32 = 3;
 
+/// A group may call itself populated for a moment after its last process was reaped (Linux 6.19 unlinks late), and
+/// nothing wakes the keeper then: it looks once more.
+const RECHECK: Duration = Duration::from_millis(10);
+
 /// When the slow work is to be done.
 #[derive(Default)]
 pub(super) struct Rounds {
     pub(super) kill_at: Option<Instant>,
     scan_at: Option<Instant>,
+    recheck_at: Option<Instant>,
     scanned: Option<(Instant, Duration)>,
+    trees: Option<Rc<Trees>>,
 }
+
+/// The living processes of each tree, without the children themselves.
+pub(super) type Trees = HashMap<ChildKey, Vec<Stat>>;
 
 /// Which marks lead to which child.
 pub(super) struct Marks<'a> {
@@ -33,10 +43,14 @@ pub(super) struct Marks<'a> {
 
 impl Keeper {
     pub(super) fn next_round(&self) -> Option<Instant> {
-        [self.rounds.kill_at, self.rounds.scan_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.rounds.kill_at,
+            self.rounds.scan_at,
+            self.rounds.recheck_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Takes every exit there is.
@@ -53,12 +67,12 @@ impl Keeper {
             self.children.reaped(pid, status);
         }
         if any {
-            self.settle();
+            self.settle(true);
         }
     }
 
     /// Finds out which trees are gone, where that is cheap; the rest is left to a scan.
-    fn settle(&mut self) {
+    fn settle(&mut self, again: bool) {
         let lingering: Vec<ChildKey> = self
             .children
             .iter()
@@ -79,6 +93,7 @@ impl Keeper {
             };
             match empty {
                 Some(true) => self.children.emptied(key),
+                Some(false) if again => self.rounds.recheck_at = Some(Instant::now() + RECHECK),
                 Some(false) => {}
                 None => self.plan_scan(),
             }
@@ -107,6 +122,10 @@ impl Keeper {
     /// One scan for all trees whose end is not proven.
     pub(super) fn settle_slowly(&mut self) {
         let start = Instant::now();
+        if self.rounds.recheck_at.is_some_and(|at| at <= start) {
+            self.rounds.recheck_at = None;
+            self.settle(false);
+        }
         if self.rounds.scan_at.is_none_or(|at| at > start) {
             return;
         }
@@ -132,6 +151,29 @@ impl Keeper {
         gone.into_iter().for_each(|key| self.children.emptied(key));
         let end = Instant::now();
         self.rounds.scanned = Some((end, end - start));
+    }
+
+    /// All trees at once, scanned at most once in a turn: a thousand signals in one turn cost one scan.
+    pub(super) fn trees(&mut self) -> Rc<Trees> {
+        if let Some(trees) = &self.rounds.trees {
+            return Rc::clone(trees);
+        }
+        let census = self.census();
+        let marks = self.marks();
+        let mut trees = Trees::new();
+        for stat in census.values().filter(|stat| !stat.dead) {
+            if let Some(key) = self.owner(&census, &marks, stat.process.pid) {
+                trees.entry(key).or_default().push(*stat);
+            }
+        }
+        let trees = Rc::new(trees);
+        self.rounds.trees = Some(Rc::clone(&trees));
+        trees
+    }
+
+    /// What was seen in one turn is not believed in the next.
+    pub(super) fn end_turn(&mut self) {
+        self.rounds.trees = None;
     }
 
     /// Everything but the children themselves, whose place is known.

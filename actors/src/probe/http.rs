@@ -10,7 +10,9 @@ use lair_supervision::ProbeOutcome;
 use std::pin::pin;
 use tokio::net::TcpStream;
 
+/// Without the query, which may hold a key.
 pub(super) fn name(address: &str, port: u16, path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
     let colons = address.contains(':');
     let (open, close) = if colons { ("[", "]") } else { ("", "") };
     format!("GET http://{open}{address}{close}:{port}{path}")

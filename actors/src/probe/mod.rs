@@ -156,3 +156,25 @@ fn connect_failed(asked: &str, error: &io::Error) -> Finding {
     };
     Finding::new(ProbeOutcome::Failure, said)
 }
+
+#[cfg(test)]
+mod test {
+    use super::{connect_failed, http};
+    use lair_supervision::ProbeOutcome::{CouldNotRun, Failure};
+    use std::io::Error;
+
+    #[test]
+    fn our_own_lack_is_no_verdict_on_the_module() {
+        let outcome = |errno| connect_failed("it", &Error::from_raw_os_error(errno)).outcome;
+        assert_eq!(outcome(libc::EMFILE), CouldNotRun);
+        assert_eq!(outcome(libc::EADDRNOTAVAIL), CouldNotRun);
+        assert_eq!(outcome(libc::ECONNREFUSED), Failure);
+        assert_eq!(outcome(libc::ECONNRESET), Failure);
+    }
+
+    #[test]
+    fn evidence_shows_no_query() {
+        let name = http::name("::1", 80, "/health?key=secret");
+        assert_eq!(name, "GET http://[::1]:80/health");
+    }
+}

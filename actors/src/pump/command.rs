@@ -100,7 +100,13 @@ pub enum CrashPoint {
 pub(super) type DrainReply = Box<dyn FnOnce(Drained) + Send>;
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
 
+pub(super) type CheckReply = Box<dyn FnOnce(Result<(), LogFault>) + Send>;
+
 pub(super) enum Command {
+    Check {
+        module: Arc<str>,
+        reply: CheckReply,
+    },
     Attach {
         key: StreamKey,
         policy: LogPolicy,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use regex_lite::Regex;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::files::{LogFormat, LogPolicy, UpkeepOptions, check_module_name};
+use crate::files::{LogFault, LogFormat, LogPolicy, UpkeepOptions, check_module_name};
 
 use super::command::{AttachFault, Command, CrashPoint, Drained, PumpEvent, StreamKey, Streams};
 use super::stats::StreamStats;
@@ -102,6 +102,19 @@ impl Pump {
             log_dir,
             thread,
         })))
+    }
+
+    /// Makes a module's log folder if it is missing, and answers whether it can be written to, from the pump's thread.
+    /// `false` if the pump is gone.
+    pub fn check(
+        &self,
+        module: Arc<str>,
+        reply: impl FnOnce(Result<(), LogFault>) + Send + 'static,
+    ) -> bool {
+        self.send(Command::Check {
+            module,
+            reply: Box::new(reply),
+        })
     }
 
     /// Takes over a run's pipes. With `resume`, the newest segment that the run has on

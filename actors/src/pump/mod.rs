@@ -10,6 +10,8 @@ mod command;
 mod drain;
 mod handle;
 mod job;
+mod outage;
+mod registry;
 mod run;
 mod service;
 mod stats;

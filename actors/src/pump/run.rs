@@ -36,6 +36,7 @@ pub(super) struct Pipe {
     pub served: Option<Instant>,
     /// Read by the clock rather than by readiness.
     pub gathering: bool,
+    pub gather_alarm: bool,
     pub sized: bool,
 }
 
@@ -63,6 +64,7 @@ impl Pipe {
             piece_alarm: false,
             served: None,
             gathering: false,
+            gather_alarm: false,
             sized: false,
         }
     }

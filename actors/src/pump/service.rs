@@ -6,11 +6,11 @@ use memchr::memchr_iter;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 
-use crate::files::{LogFault, Stamp, Tally};
+use crate::files::LogFault;
 
 use super::command::{CrashPoint, PumpEvent};
 use super::job::{Job, Poured, READ};
-use super::run::{Outage, Run, SIDES};
+use super::run::SIDES;
 use super::timers::Alarm;
 use super::worker::{State, token};
 
@@ -176,101 +176,6 @@ impl State {
         }
     }
 
-    fn count_lost(&mut self, slot: usize, fault: LogFault, tally: Tally, now: Instant) {
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        run.stats.add_dropped(tally);
-        run.stats.set_degraded(true);
-        let retry_at = now + self.options.retry_after;
-        if let Some(outage) = &mut run.outage {
-            outage.tally.add(tally);
-            if now >= outage.retry_at {
-                outage.retry_at = retry_at;
-            }
-            return;
-        }
-        let outage = Outage {
-            since: Stamp::now(),
-            fault: fault.clone(),
-            tally,
-            retry_at,
-        };
-        run.outage = Some(Box::new(outage));
-        let key = run.key.clone();
-        (self.sink)(PumpEvent::Degraded { key, fault });
-    }
-
-    /// Faults that lost nothing are over as soon as they are told.
-    fn tell_notices(&mut self, slot: usize) {
-        for fault in self.shelf.take_notices() {
-            let Some(run) = self.runs[slot].as_deref() else {
-                return;
-            };
-            if run.outage.is_some() {
-                continue;
-            }
-            let key = run.key.clone();
-            (self.sink)(PumpEvent::Degraded {
-                key: key.clone(),
-                fault,
-            });
-            (self.sink)(PumpEvent::Recovered {
-                key,
-                tally: Tally::default(),
-            });
-        }
-    }
-
-    /// In an outage whose pause is over: tries to write its tally, which ends it.
-    fn retry_if_due(&mut self, slot: usize, now: Instant) {
-        let due = |run: &Run| run.outage.as_ref().is_some_and(|o| now >= o.retry_at);
-        if self.runs[slot].as_deref().is_some_and(due) {
-            self.retry(slot, now);
-        }
-    }
-
-    pub(super) fn retry(&mut self, slot: usize, now: Instant) {
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        let Some(outage) = run.outage.as_mut() else {
-            return;
-        };
-        outage.retry_at = now;
-        let (tally, since) = (outage.tally, outage.since);
-        let text = format!(
-            "dropped bytes={} lines={} since={since}",
-            tally.bytes, tally.lines
-        );
-        self.desk.remark(slot, &text);
-        self.finish_job(now);
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        // A failed attempt has moved the next one.
-        if run.outage.as_ref().is_some_and(|o| o.retry_at == now) {
-            run.outage = None;
-            run.stats.set_degraded(false);
-            let key = run.key.clone();
-            (self.sink)(PumpEvent::Recovered { key, tally });
-        }
-    }
-
-    /// One of lair's own records.
-    pub(super) fn write_remark(&mut self, slot: usize, text: &str) {
-        let now = Instant::now();
-        self.retry_if_due(slot, now);
-        let healthy = self.runs[slot]
-            .as_deref()
-            .is_some_and(|r| r.outage.is_none());
-        if healthy {
-            self.desk.remark(slot, text);
-            self.finish_job(now);
-            self.keep_awake(now);
-        }
-    }
-
     /// Makes a record of a line that has not ended.
     pub(super) fn flush_piece(&mut self, slot: usize, side: usize, now: Instant) {
         self.desk.lay_out();
@@ -312,7 +217,7 @@ impl State {
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return;
         };
-        let (id, draining) = (run.id, run.drain.is_some());
+        let id = run.id;
         let Some(pipe) = run.pipes[side].as_mut() else {
             return;
         };
@@ -320,17 +225,18 @@ impl State {
         if total > 0 {
             pipe.served = Some(now);
         }
-        let gather = total > 0 && busy && !draining && !self.options.gather.is_zero();
-        if gather != pipe.gathering {
-            pipe.gathering = gather;
-            let flags = if gather {
-                EventFlags::empty()
-            } else {
-                EventFlags::IN
-            };
-            let _ = epoll::modify(&self.epoll, &pipe.fd, token(id, side), flags);
+        let gather = total > 0 && busy && !self.options.gather.is_zero();
+        // While watched, each write(2) of the module pays for a wake-up call, which is
+        // dear for a line: so a gathering stream is not merely muted but let go of.
+        if gather && !pipe.gathering {
+            pipe.gathering = epoll::delete(&self.epoll, &pipe.fd).is_ok();
+        } else if !gather && pipe.gathering {
+            let watched = epoll::add(&self.epoll, &pipe.fd, token(id, side), EventFlags::IN);
+            pipe.gathering = watched.is_err();
         }
-        if gather {
+        let gather = pipe.gathering;
+        if gather && !pipe.gather_alarm {
+            pipe.gather_alarm = true;
             let pause = if total < LITTLE {
                 self.options.gather
             } else {

@@ -15,15 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::fs::OFlags;
 
-use crate::files::{LogPolicy, RunFiles, Shelf};
+use crate::files::{Folder, Shelf};
 
-use super::command::{Command, CrashPoint, Drained, PumpEvent, Reply, StreamKey, Streams};
+use super::command::{Command, CrashPoint, Drained, PumpEvent, Reply, StreamKey};
 use super::handle::{Bell, PumpOptions};
 use super::job::Desk;
-use super::run::{Drain, Pipe, Run, SIDES};
-use super::stats::StreamStats;
+use super::run::{Run, SIDES};
 use super::timers::{Alarm, RunId, Timers};
 
 const BELL: u64 = u64::MAX;
@@ -53,14 +51,14 @@ pub(super) struct State {
     pub rest_alarm: bool,
     /// Bytes of one read.
     pub bite: usize,
-    free: Vec<usize>,
-    serial: u32,
-    flushes: Vec<Reply>,
+    pub free: Vec<usize>,
+    pub serial: u32,
+    pub flushes: Vec<Reply>,
     panics: u64,
     panics_in_row: u32,
     untold: u64,
     stopping: bool,
-    stopped: bool,
+    pub stopped: bool,
 }
 
 // -----------------------------------------------------------------------------
@@ -189,6 +187,9 @@ impl State {
 
     fn carry_out(&mut self, command: Command) {
         match command {
+            Command::Check { module, reply } => {
+                reply(Folder::check(&self.options.log_dir, &module));
+            }
             Command::Attach {
                 key,
                 policy,
@@ -237,143 +238,7 @@ impl State {
         }
     }
 
-    fn attach(
-        &mut self,
-        key: StreamKey,
-        policy: LogPolicy,
-        streams: Streams,
-        resume: bool,
-        stats: Arc<StreamStats>,
-    ) {
-        let now = Instant::now();
-        let slot = match self.index.get(&key) {
-            Some(&slot) => {
-                (0..2).for_each(|side| self.end_pipe(slot, side, now));
-                slot
-            }
-            None => self.admit(key, policy, resume, stats.clone()),
-        };
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        if !Arc::ptr_eq(&run.stats, &stats) {
-            stats.continue_from(&run.stats);
-            run.stats = stats;
-        }
-        run.detached = false;
-        for (side, fd) in [streams.stdout, streams.stderr].into_iter().enumerate() {
-            let Some(fd) = fd else { continue };
-            let unblocked = rustix::fs::fcntl_getfl(&fd).and_then(|flags| {
-                if flags.contains(OFlags::NONBLOCK) {
-                    return Ok(());
-                }
-                rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)
-            });
-            // A descriptor that cannot be waited for can only be refused.
-            let token = token(run.id, side);
-            if unblocked
-                .and_then(|()| epoll::add(&self.epoll, &fd, token, EventFlags::IN))
-                .is_ok()
-            {
-                run.pipes[side] = Some(Pipe::new(fd, now));
-            }
-        }
-    }
-
-    fn admit(
-        &mut self,
-        key: StreamKey,
-        policy: LogPolicy,
-        resume: bool,
-        stats: Arc<StreamStats>,
-    ) -> usize {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.runs.push(None);
-            self.runs.len() - 1
-        });
-        self.serial = self.serial.wrapping_add(1);
-        let id = RunId {
-            slot: u32::try_from(slot).unwrap_or(u32::MAX),
-            serial: self.serial,
-        };
-        let files = RunFiles::new(&mut self.shelf, key.module.clone(), key.run, policy, resume);
-        self.index.insert(key.clone(), slot);
-        self.runs[slot] = Some(Box::new(Run {
-            id,
-            key,
-            stats,
-            files,
-            pipes: [None, None],
-            watch: None,
-            drain: None,
-            outage: None,
-            detached: false,
-        }));
-        slot
-    }
-
-    fn begin_drain(&mut self, slot: usize, within: Duration, reply: super::command::DrainReply) {
-        let Some(run) = self.runs[slot].as_deref_mut() else {
-            return;
-        };
-        let until = Instant::now() + within;
-        let drain = run.drain.get_or_insert_with(|| {
-            Box::new(Drain {
-                until,
-                replies: Vec::new(),
-            })
-        });
-        drain.until = drain.until.min(until);
-        drain.replies.push(reply);
-        let (run, until) = (run.id, drain.until);
-        (0..2).for_each(|side| self.serve_if_there(slot, side));
-        self.check_drained(slot);
-        if self.runs[slot]
-            .as_deref()
-            .is_some_and(|r| r.drain.is_some())
-        {
-            self.timers.set(until, Alarm::DrainBound { run });
-        }
-    }
-
-    fn flush(&mut self) {
-        let now = Instant::now();
-        for slot in 0..self.runs.len() {
-            for side in 0..2 {
-                self.serve_if_there(slot, side);
-                self.flush_piece(slot, side, now);
-            }
-        }
-        for reply in self.flushes.drain(..) {
-            reply();
-        }
-    }
-
-    fn close(&mut self, slot: usize) {
-        let now = Instant::now();
-        (0..2).for_each(|side| self.end_pipe(slot, side, now));
-        if self.runs[slot]
-            .as_deref()
-            .is_some_and(|r| r.drain.is_some())
-        {
-            self.finish_drain(slot);
-        }
-        if let Some(mut run) = self.runs[slot].take() {
-            run.files.close(&mut self.shelf);
-            self.index.remove(&run.key);
-            self.free.push(slot);
-        }
-    }
-
-    fn stop(&mut self) {
-        self.flush();
-        for slot in 0..self.runs.len() {
-            self.close(slot);
-        }
-        self.stopped = true;
-    }
-
-    fn serve_if_there(&mut self, slot: usize, side: usize) {
+    pub(super) fn serve_if_there(&mut self, slot: usize, side: usize) {
         let there = self.runs.get(slot).and_then(|r| r.as_deref());
         if there.is_some_and(|r| r.pipes[side].is_some()) {
             self.serve(slot, side);
@@ -396,7 +261,11 @@ impl State {
         }
         match alarm {
             Alarm::Gathered { side, .. } => {
-                if run.pipes[side].as_ref().is_some_and(|p| p.gathering) {
+                let Some(pipe) = run.pipes[side].as_mut() else {
+                    return;
+                };
+                pipe.gather_alarm = false;
+                if pipe.gathering {
                     self.serve(slot, side);
                 }
             }
@@ -457,8 +326,12 @@ impl State {
             for (side, pipe) in run.pipes.iter_mut().enumerate() {
                 let Some(pipe) = pipe else { continue };
                 pipe.gathering = false;
+                pipe.gather_alarm = false;
                 pipe.piece_alarm = true;
-                let _ = epoll::modify(&self.epoll, &pipe.fd, token(run.id, side), EventFlags::IN);
+                let (fd, token) = (&pipe.fd, token(run.id, side));
+                if epoll::modify(&self.epoll, fd, token, EventFlags::IN).is_err() {
+                    let _ = epoll::add(&self.epoll, fd, token, EventFlags::IN);
+                }
                 self.timers.set(now, Alarm::Piece { run: run.id, side });
             }
             if let Some(drain) = &run.drain {

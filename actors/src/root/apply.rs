@@ -29,7 +29,13 @@ impl RootState {
             .addressed()
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
+        let was_up = !known.child.is_down();
         known.child = decision.child;
+        match (was_up, !known.child.is_down()) {
+            (false, true) => self.up += 1,
+            (true, false) => self.up -= 1,
+            (false, false) | (true, true) => {}
+        }
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
@@ -115,7 +121,7 @@ impl RootState {
         let Some(known) = self.children.get_mut(id) else {
             return;
         };
-        known.started = starts;
+        known.begins(starts);
         if let Some((fault, label)) = known.fail_next.take() {
             known.injected = Some((inc, label));
             let report = ModuleReport::SpawnFailed { fault };

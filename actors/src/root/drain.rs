@@ -84,8 +84,8 @@ impl RootState {
         if drain.replies.is_empty() {
             return;
         }
-        let remaining: Vec<ChildId> = self.remaining();
-        if remaining.is_empty() || drain.over {
+        if self.up == 0 || drain.over {
+            let remaining: Vec<ChildId> = self.remaining();
             let report = self.drain_report(remaining);
             if let Some(drain) = &mut self.drain {
                 for reply in drain.replies.drain(..) {

@@ -87,6 +87,8 @@ pub struct RootState {
     children: BTreeMap<ChildId, Managed>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
+    /// Children that are not down.
+    up: usize,
     drain: Option<Drain>,
 }
 
@@ -124,6 +126,7 @@ impl Actor for RootActor {
             children: BTreeMap::new(),
             owners: HashMap::new(),
             starts: 0,
+            up: 0,
             drain: None,
         })
     }

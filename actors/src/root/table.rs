@@ -59,6 +59,12 @@ impl Managed {
         self.backend = backend;
     }
 
+    /// A run begins: what was known of the log of the one before is not about this one.
+    pub fn begins(&mut self, place: u64) {
+        self.started = place;
+        self.log = None;
+    }
+
     pub fn came_up(&mut self, spawned: Spawned, wall_ms: u64) {
         self.handle = Some(spawned.handle);
         self.ready = spawned.ready;

@@ -49,7 +49,7 @@ pub struct ModuleStatus {
     pub resources: Resources,
     /// Declared ports.
     pub ports: Vec<Port>,
-    /// `as-declared`, or `unknown` while it does not run.
+    /// `unknown`: the sockets of the tree are not compared with the declared ports yet.
     pub exposure: String,
     /// Its log files.
     pub logs: Logs,

@@ -68,12 +68,8 @@ impl Renderer<'_> {
                     address: p.address.clone(),
                 })
                 .collect(),
-            exposure: if identity.is_some() {
-                "as-declared"
-            } else {
-                "unknown"
-            }
-            .to_owned(),
+            // Nobody compares the sockets of the tree with the declared ports yet.
+            exposure: "unknown".to_owned(),
             logs: self.logs(view),
             origin: match &view.origin {
                 Origin::Observed => "observed".to_owned(),

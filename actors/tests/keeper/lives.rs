@@ -1,8 +1,22 @@
 //! Death and return: of the runtime, and of the keeper.
 
-use lair_actors::keeper::{DeathPolicy, Ending, KeeperClient, KeeperOptions, Scope, Stage};
+use lair_actors::keeper::{
+    DeathPolicy, Ending, KeeperClient, KeeperOptions, ProcessId, Scope, Stage,
+};
 
 use super::{Scratch, exit_of, is_gone, keep_at, line, options, run, shell, until, words};
+
+/// Ends a keeper that a failed story would leave waiting for a next life that never comes.
+struct Ended(ProcessId);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.0.pid).unwrap();
+        if std::thread::panicking() {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
 
 #[test]
 fn the_next_life_gets_the_same_children_bytes_and_exits() {
@@ -11,6 +25,7 @@ fn the_next_life_gets_the_same_children_bytes_and_exits() {
         let path = scratch.path("keeper.sock");
         let keeper = KeeperClient::launch(keep_at(&path)).await.unwrap();
         let itself = keeper.keeper();
+        let _guard = Ended(itself);
         let go = scratch.path("go");
         let script = format!(
             "echo first; until [ -e {} ]; do sleep 0.01; done; echo second; exit 9",

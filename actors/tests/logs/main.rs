@@ -7,3 +7,4 @@ mod faults;
 mod keeping;
 mod reading;
 mod roundtrip;
+mod traced;

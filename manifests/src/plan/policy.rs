@@ -7,7 +7,8 @@ use crate::health::{Delay, Health, InARow, Interval, OnFailure, Timeout};
 use crate::launch::{GpuLimit, Limits, LogFormat, LogPolicy, Port};
 use crate::module::ModuleManifest;
 use crate::resources::Enforce;
-use crate::runtime::{Expose, RestartPolicy, Runtime};
+use crate::restart::RestartPolicy;
+use crate::runtime::{Expose, Runtime};
 use lair_supervision::{
     Backoff, ChildId, ChildSpec, Intensity, OnLiveness, ProbeSpec, Probes, RestartType,
     SuccessCodes,

@@ -29,7 +29,10 @@ pub(super) async fn run(
     timeout: Duration,
 ) -> CommandOutcome {
     match spawn(&shared, plan, group, argv).await {
-        Ok(child) => finish(&shared, child, timeout).await,
+        // On a task of its own: a caller that stops waiting must not leave the command behind.
+        Ok(child) => tokio::spawn(finish(shared, child, timeout))
+            .await
+            .unwrap_or_else(|e| CommandOutcome::CouldNotRun(e.to_string())),
         Err(fault) => CommandOutcome::CouldNotRun(fault.message),
     }
 }
@@ -70,7 +73,7 @@ async fn spawn(
         .map_err(|refused| super::spawn_fault(refused, &launch))
 }
 
-async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
+async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
     let SpawnedChild {
         key,
         streams,
@@ -78,7 +81,6 @@ async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> Comm
         empty,
         ..
     } = child;
-    let guard = Ack { shared, key };
     // The leader's word counts; what it left in the background is ended with it, which also ends the output.
     let leader = async {
         let note = tokio::time::timeout(timeout, exit).await;
@@ -88,7 +90,7 @@ async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> Comm
     };
     let output = tokio::time::timeout(timeout + VANISH, read(streams));
     let (note, output) = tokio::join!(leader, output);
-    drop(guard);
+    let _ = shared.keeper.ack(key);
     match note {
         Ok(note) => {
             let ending = note
@@ -103,19 +105,6 @@ async fn finish(shared: &Shared, child: SpawnedChild, timeout: Duration) -> Comm
             }
         }
         Err(_) => CommandOutcome::TimedOut,
-    }
-}
-
-/// Forgets the command at the keeper also when the caller stops waiting.
-struct Ack<'a> {
-    shared: &'a Shared,
-    key: super::Key,
-}
-
-impl Drop for Ack<'_> {
-    fn drop(&mut self) {
-        let _ = self.shared.keeper.kill(self.key);
-        let _ = self.shared.keeper.ack(self.key);
     }
 }
 

@@ -59,13 +59,17 @@ impl Grip {
         exit: oneshot::Receiver<ExitNote>,
         empty: oneshot::Receiver<EmptyNote>,
     ) {
-        let weak = Arc::downgrade(self);
+        let (weak, keeper, key) = (Arc::downgrade(self), self.keeper.clone(), self.key);
         tokio::spawn(async move {
             let note = exit.await.unwrap_or(ExitNote {
                 ending: Ending::Unknown,
                 tree_empty: false,
             });
-            let Some(grip) = weak.upgrade() else { return };
+            let Some(grip) = weak.upgrade() else {
+                // Dropped without release: nobody else will tell the keeper to forget it.
+                let _ = keeper.ack(key);
+                return;
+            };
             let leftover = if note.tree_empty {
                 Vec::new()
             } else {
@@ -222,7 +226,10 @@ impl Drop for Grip {
     fn drop(&mut self) {
         if !self.released.load(Ordering::Relaxed) {
             let _ = self.keeper.kill(self.key);
-            let _ = self.keeper.ack(self.key);
+            // Before its end the keeper refuses to forget a child; after it, nobody follows any more.
+            if self.exit.borrow().is_some() {
+                let _ = self.keeper.ack(self.key);
+            }
             self.unlink();
         }
     }

@@ -16,7 +16,7 @@ use grip::Grip;
 use lair_manifests::launch::{Launch, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use track::Tracking;
@@ -61,6 +61,11 @@ impl NativeBackend {
         }
     }
 
+    /// Removes the tracking cgroup's folder: to be called when the keeper is gone.
+    pub fn clean_up(tracking: &Path) {
+        track::remove(tracking);
+    }
+
     /// How trees are told: the tracking cgroup's folder, or why there is none.
     ///
     /// # Errors
@@ -83,6 +88,11 @@ impl Backend for NativeBackend {
 
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         Box::pin(start(self.shared.clone(), order))
+    }
+
+    // The keeper has the request already, and carries it out when it comes to it.
+    fn undoes_at_once(&self) -> bool {
+        false
     }
 }
 

@@ -38,10 +38,8 @@ impl Tracking {
             return Ok(None);
         };
         let dir = base.join(name);
-        match fs::create_dir(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(Some(dir)),
-        }
+        fs::create_dir_all(&dir)?;
+        Ok(Some(dir))
     }
 
     /// Removes the folder of a child that never ran.
@@ -51,10 +49,10 @@ impl Tracking {
         }
     }
 
-    /// Removes the instance's folder, if it is empty.
+    /// Removes the instance's folder, if nothing lives in it.
     pub fn remove(&self) {
         if let Tracking::At(base) = self {
-            let _ = fs::remove_dir(base);
+            remove(base);
         }
     }
 }
@@ -62,6 +60,31 @@ impl Tracking {
 /// The folder as the keeper wants it.
 pub(super) fn join(dir: &Path) -> Option<CgroupDir> {
     CgroupDir::new(dir, true, true).ok()
+}
+
+/// Removes a folder of groups. The kernel keeps what has members.
+pub(in crate::backend) fn remove(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(base);
+}
+
+/// Removes what runtimes left that were killed: `lair-<pid>-<serial>` of a process that is gone.
+fn sweep(above: &Path) {
+    for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("lair-")?.split_once('-'))
+            .filter(|(_, serial)| serial.parse::<u32>().is_ok())
+            .and_then(|(pid, _)| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            remove(&entry.path());
+        }
+    }
 }
 
 fn try_find(instance: &str) -> Result<PathBuf, String> {
@@ -81,9 +104,9 @@ fn try_find(instance: &str) -> Result<PathBuf, String> {
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
         .ok_or("no cgroup-v2 membership")?;
-    let dir = mount
-        .join(own.trim_start_matches('/'))
-        .join(format!("lair-{instance}"));
+    let own = mount.join(own.trim_start_matches('/'));
+    sweep(&own);
+    let dir = own.join(format!("lair-{instance}"));
     match fs::create_dir(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             Err(format!("cannot make {}: {e}", dir.display()))

@@ -86,30 +86,20 @@ impl Event {
                 out.i32(*listen_errno);
             }
             Self::Spawned { key, process } => {
-                out.u8(1);
-                out.u64(key.0);
+                tagged(&mut out, 1, *key);
                 put_process(&mut out, *process);
             }
-            Self::SpawnFailed { key, fault } => {
-                out.u8(2);
-                out.u64(key.0);
-                out.u8(fault.stage as u8);
-                out.i32(fault.errno);
-            }
+            Self::SpawnFailed { key, fault } => put_fault(&mut out, *key, *fault),
             Self::Exited {
                 key,
                 status,
                 tree_empty,
             } => {
-                out.u8(3);
-                out.u64(key.0);
+                tagged(&mut out, 3, *key);
                 out.i32(*status);
                 out.flag(*tree_empty);
             }
-            Self::Empty { key } => {
-                out.u8(4);
-                out.u64(key.0);
-            }
+            Self::Empty { key } => tagged(&mut out, 4, *key),
             Self::Listed {
                 key,
                 process,
@@ -117,17 +107,14 @@ impl Event {
                 status,
                 tree_empty,
             } => {
-                out.u8(5);
-                out.u64(key.0);
+                tagged(&mut out, 5, *key);
                 put_process(&mut out, *process);
                 out.text(marker);
-                out.option(*status, Writer::i32);
-                out.flag(*tree_empty);
+                put_end(&mut out, *status, *tree_empty);
             }
             Self::ListEnd => out.u8(6),
             Self::Failed { key, errno } => {
-                out.u8(7);
-                out.u64(key.0);
+                tagged(&mut out, 7, *key);
                 out.i32(*errno);
             }
         }
@@ -183,8 +170,24 @@ impl Event {
     }
 }
 
+fn tagged(out: &mut Writer<'_>, tag: u8, key: ChildKey) {
+    out.u8(tag);
+    out.u64(key.0);
+}
+
 fn get_key(input: &mut Reader<'_>) -> Result<ChildKey, WireFault> {
     input.u64().map(ChildKey)
+}
+
+fn put_end(out: &mut Writer<'_>, status: Option<i32>, tree_empty: bool) {
+    out.option(status, Writer::i32);
+    out.flag(tree_empty);
+}
+
+fn put_fault(out: &mut Writer<'_>, key: ChildKey, fault: SpawnFault) {
+    tagged(out, 2, key);
+    out.u8(fault.stage as u8);
+    out.i32(fault.errno);
 }
 
 fn put_process(out: &mut Writer<'_>, process: ProcessId) {

@@ -1,0 +1,245 @@
+//! A runtime with its bridge and its signals, as `serve` and `up` have it.
+//!
+//! Owns: the process's signal handling. Promises: the bridge answers until everything is down; a second request to end
+//! skips the rest of every grace. Never: outlives its root actor.
+
+use super::error::CliError;
+use super::exit::{self, Code};
+use crate::bridge::{self, Bound, Ended, PeerPolicy, Stale};
+use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
+use futures_util::StreamExt;
+use lair_actors::messages::DrainReport;
+use lair_manifests::RuntimeConfig;
+use lair_supervision::Origin;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook_tokio::Signals;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// TERM, INT: end.
+    End,
+    /// HUP.
+    Hangup,
+    /// USR2.
+    HandOver,
+    /// Something that is ignored on purpose.
+    Nothing,
+}
+
+/// The process's signals.
+pub struct Asks(Signals);
+
+impl Asks {
+    /// Takes the signals over.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> Result<Self, CliError> {
+        Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
+            .map(Asks)
+            .map_err(|e| CliError::new("internal", format!("cannot listen to signals: {e}")))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Asked {
+        match self.0.next().await {
+            Some(SIGTERM | SIGINT | SIGQUIT) => Asked::End,
+            Some(SIGHUP) => Asked::Hangup,
+            Some(SIGUSR2) => Asked::HandOver,
+            Some(_) => Asked::Nothing,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the next request to end.
+    pub async fn end(&mut self) {
+        while self.next().await != Asked::End {}
+    }
+}
+
+/// A tokio runtime on this thread.
+///
+/// # Errors
+/// The system refuses.
+pub fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::new("internal", format!("cannot start: {e}")))?;
+    let result = tokio.block_on(work);
+    // A reader that hangs in a blocking call must not keep the program.
+    tokio.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+impl From<RuntimeError> for CliError {
+    fn from(e: RuntimeError) -> Self {
+        let error = CliError::new(e.code(), e.to_string());
+        match e {
+            RuntimeError::Running { .. } => {
+                error.with_help("use the one that runs, or another `run_dir` in the configuration")
+            }
+            RuntimeError::Folder { .. } => {
+                error.with_help("name folders of your own with `state_dir`, `log_dir` and `run_dir` in the configuration")
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Who does what here asks for it.
+#[must_use]
+pub fn me(peer: &str) -> Origin {
+    Origin::Requested {
+        peer: peer.to_owned(),
+    }
+}
+
+/// A runtime with its bridge.
+pub struct Host {
+    runtime: Runtime,
+    bridge: JoinHandle<Ended>,
+    close: oneshot::Sender<()>,
+    /// The signals.
+    pub asks: Asks,
+}
+
+/// Why [`Host::until_asked`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A signal.
+    Signal(Asked),
+    /// A peer has drained the runtime.
+    Drained,
+    /// The root actor is gone.
+    RootDied,
+}
+
+impl Host {
+    /// Starts a runtime and serves its bridge.
+    ///
+    /// # Errors
+    /// One of them can't be.
+    pub async fn start(options: RuntimeOptions) -> Result<Host, CliError> {
+        let asks = Asks::listen()?;
+        let policy = peers(&options.config);
+        let socket = options.folders.socket.clone();
+        let runtime = Runtime::start(options).await?;
+        let bound = match listen(&socket) {
+            Ok(bound) => bound,
+            Err(e) => {
+                runtime.shutdown(Duration::ZERO).await;
+                return Err(e);
+            }
+        };
+        let (close, closed) = oneshot::channel();
+        let handle = runtime.handle().clone();
+        let bridge = tokio::spawn(bridge::serve(handle, bound, policy, async {
+            let _ = closed.await;
+        }));
+        Ok(Host {
+            runtime,
+            bridge,
+            close,
+            asks,
+        })
+    }
+
+    /// The runtime's face.
+    #[must_use]
+    pub fn handle(&self) -> &RuntimeHandle {
+        self.runtime.handle()
+    }
+
+    /// Waits until something asks for a decision.
+    pub async fn until_asked(&mut self) -> Event {
+        let handle = self.runtime.handle().clone();
+        tokio::select! {
+            asked = self.asks.next() => Event::Signal(asked),
+            _ = &mut self.bridge => Event::Drained,
+            () = root_died(&handle) => Event::RootDied,
+        }
+    }
+
+    /// Stops everything, then lair. A second request to end skips the rest of the grace.
+    pub async fn end(mut self, within: Duration) -> Code {
+        let handle = self.runtime.handle().clone();
+        let drain = handle.drain(within, me("signal"));
+        tokio::pin!(drain);
+        let report = loop {
+            tokio::select! {
+                report = &mut drain => break report.ok(),
+                () = self.asks.end() => {
+                    tracing::warn!("asked to end again: killing what is left");
+                    handle.drain_now();
+                }
+            }
+        };
+        let _ = self.close.send(());
+        if !self.bridge.is_finished() {
+            let _ = (&mut self.bridge).await;
+        }
+        self.runtime.shutdown(Duration::ZERO).await;
+        code_of(report.as_ref())
+    }
+}
+
+fn code_of(report: Option<&DrainReport>) -> Code {
+    match report {
+        Some(report) if report.remaining.is_empty() => exit::DONE,
+        Some(report) => {
+            tracing::error!("still there: {:?}", report.remaining);
+            exit::FAILED
+        }
+        None => exit::FAILED,
+    }
+}
+
+async fn root_died(handle: &RuntimeHandle) {
+    match handle.root() {
+        Some(root) => {
+            let _ = root.wait(None).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn peers(config: &RuntimeConfig) -> PeerPolicy {
+    PeerPolicy {
+        uids: config.access.uids.iter().map(|n| n.small()).collect(),
+        gids: config.access.gids.iter().map(|n| n.small()).collect(),
+    }
+}
+
+fn listen(socket: &Path) -> Result<Bound, CliError> {
+    bridge::bind(socket, Stale::Replace).map_err(|e| {
+        CliError::new(
+            "bridge",
+            format!("cannot listen at {}: {e}", socket.display()),
+        )
+        .with_help("name another socket with --socket, or `socket:` in the configuration")
+    })
+}
+
+/// The folders, with the socket that the command line names.
+#[must_use]
+pub fn folders(dirs: lair_manifests::Dirs, socket: Option<&Path>) -> Folders {
+    let mut folders = Folders::from(dirs);
+    if let Some(socket) = socket {
+        folders.socket = super::find::absolute(socket);
+    }
+    folders
+}
+
+/// The same, in a run folder of this process alone.
+#[must_use]
+pub fn private(mut folders: Folders, word: &str) -> Folders {
+    folders.run = folders.run.join(format!("{word}-{}", std::process::id()));
+    folders.socket = folders.run.join("lair.sock");
+    folders
+}

@@ -1,0 +1,136 @@
+//! The program: verbs over the library and the bridge.
+//!
+//! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
+//! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
+
+pub mod args;
+pub mod error;
+pub mod exit;
+mod fast;
+mod files;
+mod find;
+mod host;
+mod lifecycle;
+mod notify;
+mod out;
+mod print;
+mod query;
+mod run;
+mod serve;
+mod style;
+mod time;
+mod up;
+mod view;
+mod watch;
+
+use args::{Cli, Global, Verb};
+use clap::{CommandFactory, FromArgMatches};
+use error::CliError;
+use exit::Code;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use style::Style;
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| out::say(&format!("lair: a bug: {info}\n"))));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
+        return end(&global, done);
+    }
+    let parsed = Cli::command()
+        .try_get_matches_from(args)
+        .and_then(|m| Cli::from_arg_matches(&m));
+    match parsed {
+        Ok(cli) => {
+            let done = dispatch(&cli.global, &cli.verb);
+            end(&cli.global, done)
+        }
+        Err(e) => {
+            let _ = e.print();
+            ExitCode::from(if e.use_stderr() {
+                exit::USAGE.0
+            } else {
+                exit::DONE.0
+            })
+        }
+    }
+}
+
+fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
+    let code = done.unwrap_or_else(|e| {
+        out::say(&e.render(&Style::choose(global.color, &std::io::stderr())));
+        e.exit
+    });
+    ExitCode::from(code.0)
+}
+
+fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
+    match verb {
+        Verb::Run(args) => {
+            trace(global, "warn");
+            run::run(global, args)
+        }
+        Verb::Up(args) => {
+            trace(global, "warn");
+            up::up(global, args)
+        }
+        Verb::Serve(args) => {
+            trace(global, "info");
+            serve::serve(global, args)
+        }
+        Verb::Down(args) => up::down(global, args),
+        Verb::Load(args) => lifecycle::load(global, args),
+        Verb::Unload(args) => lifecycle::unload(global, args),
+        Verb::Start(args) => lifecycle::start(global, args),
+        Verb::Stop(args) => lifecycle::stop(global, args, "module.stop"),
+        Verb::Restart(args) => lifecycle::stop(global, args, "module.restart"),
+        Verb::Kill(args) => lifecycle::kill(global, args),
+        Verb::Ps(args) => query::ps(global, args),
+        Verb::Status(args) => query::status(global, args),
+        Verb::Inspect(args) => query::inspect(global, args),
+        Verb::Why(args) => query::why(global, args),
+        Verb::Call(args) => query::call(global, args),
+        Verb::Logs(args) => watch::logs(global, args),
+        Verb::Events(args) => watch::events(global, args),
+        Verb::Wait(args) => watch::wait(global, args),
+        Verb::Validate(args) => files::validate(global, args),
+        Verb::Explain(args) => files::explain(global, args),
+        Verb::Doctor => files::doctor(global),
+        Verb::Schema(args) => files::print_schema(global, args),
+        Verb::Completion(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "lair", &mut script);
+            out::write(&script).map(|_| exit::DONE)
+        }
+        Verb::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            let text = query::out(global);
+            if text.structured() {
+                text.value(&serde_json::json!({ "name": "lair", "version": version }))?;
+            } else {
+                text.text(&format!("lair {version}\n"))?;
+            }
+            Ok(exit::DONE)
+        }
+    }
+}
+
+/// lair's own log goes to stderr; `LAIR_LOG` chooses what of it.
+fn trace(global: &Global, usual: &str) {
+    let level = match global.verbose {
+        0 => usual,
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LAIR_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let ansi = Style::choose(global.color, &std::io::stderr()).is_on();
+    // Only fails if there is one already; then that one stays.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_env_filter(filter)
+        .try_init();
+}

@@ -1,0 +1,252 @@
+//! `lair up` and `lair down`: a stack in the foreground, or through the daemon.
+
+use super::args::{Down, Global, Up, UpWait};
+use super::error::CliError;
+use super::exit::{self, Code};
+use super::find;
+use super::host::{self, Asked, Event, Host, me};
+use super::lifecycle;
+use super::out::say;
+use super::print::{Printer, Tails};
+use super::query;
+use super::style::Style;
+use crate::tail::Tail;
+use crate::{LoadOptions, ManifestSource, RuntimeHandle, RuntimeOptions, WaitFor};
+use lair_actors::files::read::Query;
+use lair_manifests::{parse_stack, problem, read_manifest};
+use lair_supervision::{NoticeKind, Seq};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// More modules than this are not shown on the terminal: nobody could read it, and each costs an inotify instance.
+const SHOWN: usize = 64;
+
+/// `lair up`
+///
+/// # Errors
+/// It could not be done, or was not allowed.
+pub fn up(global: &Global, args: &Up) -> Result<Code, CliError> {
+    let files = find::stack_files(&args.files)?;
+    if args.detach {
+        return detached(global, args, &files);
+    }
+    host::block_on(foreground(global, args, &files))
+}
+
+fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
+    let mut client = find::daemon(global)?;
+    let mut names = Vec::new();
+    for file in files {
+        names.extend(
+            lifecycle::load_file(&mut client, file, None)?
+                .into_iter()
+                .map(|m| m.name),
+        );
+    }
+    let started = lifecycle::ask_each(&mut client, "module.start", &names, &serde_json::json!({}))?;
+    lifecycle::report(&query::out(global), &started)?;
+    let word = args.wait.map(|w| {
+        if w == UpWait::Ready {
+            "ready"
+        } else {
+            "healthy"
+        }
+    });
+    lifecycle::worst(&mut client, &started, word, args.timeout)
+}
+
+async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
+    let mut host = start(global, args).await?;
+    let handle = host.handle().clone();
+    let ended = match begin(&handle, files).await {
+        Ok(names) => attend(&mut host, &handle, args, &names).await,
+        Err(e) => Err(e),
+    };
+    let drained = host.end(args.drain).await;
+    let code = ended?;
+    Ok(if code == exit::DONE { drained } else { code })
+}
+
+/// In the usual folders, so that `lair ps` finds it; in its own if another runtime has those.
+async fn start(global: &Global, args: &Up) -> Result<Host, CliError> {
+    let options = |alone: bool| {
+        let (config, dirs, _) = find::config(global.config.as_deref())?;
+        let folders = host::folders(dirs, global.socket.as_deref());
+        let folders = if alone {
+            host::private(folders, "up")
+        } else {
+            folders
+        };
+        let mut options = RuntimeOptions::new(config, folders);
+        options.faults = args.allow_faults || options.config.faults;
+        Ok::<_, CliError>(options)
+    };
+    let named = global.socket.is_some() || global.config.is_some();
+    match Host::start(options(false)?).await {
+        Err(e) if e.code == "already_running" && !named => {
+            let options = options(true)?;
+            say(&format!(
+                "another lair runs here; this one's socket is {}\n",
+                options.folders.socket.display()
+            ));
+            Host::start(options).await
+        }
+        started => started,
+    }
+}
+
+async fn begin(handle: &RuntimeHandle, files: &[PathBuf]) -> Result<Vec<String>, CliError> {
+    let mut names = Vec::new();
+    for file in files {
+        let source = ManifestSource::File(file.clone());
+        let loaded = handle
+            .load(source, LoadOptions::default(), me("host"))
+            .await?;
+        names.extend(loaded.into_iter().map(|(name, _)| name));
+    }
+    Ok(names)
+}
+
+async fn attend(
+    host: &mut Host,
+    handle: &RuntimeHandle,
+    args: &Up,
+    names: &[String],
+) -> Result<Code, CliError> {
+    let mut tails = Tails::default();
+    let printer =
+        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
+    if !args.quiet {
+        follow(handle, names, &mut tails);
+    }
+    let mut seen = handle
+        .events(Seq(0), 0)
+        .notices
+        .last()
+        .map_or(*handle.newest_event().borrow(), |n| n.seq);
+    for name in names {
+        handle.start(name, me("host")).await?;
+    }
+    let ready = all_ready(handle, names, args);
+    tokio::pin!(ready);
+    let (mut said, mut newest) = (args.wait.is_none(), handle.newest_event());
+    let code = loop {
+        tokio::select! {
+            event = host.until_asked() => match event {
+                Event::Signal(Asked::End | Asked::Hangup) | Event::Drained => break exit::DONE,
+                Event::Signal(_) => {}
+                Event::RootDied => break exit::FAILED,
+            },
+            done = &mut ready, if !said => {
+                said = true;
+                done?;
+                say("ready\n");
+            }
+            () = tails.pass_on(&printer) => {}
+            _ = newest.changed() => {
+                newest.borrow_and_update();
+                if let Some(code) = all_down(handle, names, &mut seen) {
+                    break code;
+                }
+            }
+        }
+    };
+    tails.finish(&printer).await;
+    printer.finish().await;
+    Ok(code)
+}
+
+fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
+    if names.len() > SHOWN {
+        return say(&format!(
+            "the output of {} modules is in {}\n",
+            names.len(),
+            handle.log_dir().display()
+        ));
+    }
+    let style = Style::choose(super::style::When::Auto, &std::io::stdout());
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for name in names {
+        match Tail::open(handle.log_dir(), name, Query::default(), None) {
+            Ok(tail) => tails.add(Some((name, width, style)), tail),
+            Err(e) => say(&format!(
+                "warning: the output of {name} can't be shown: {e}\n"
+            )),
+        }
+    }
+}
+
+async fn all_ready(handle: &RuntimeHandle, names: &[String], args: &Up) -> Result<(), CliError> {
+    let what = match args.wait {
+        Some(UpWait::Healthy) => WaitFor::Healthy,
+        _ => WaitFor::Ready,
+    };
+    for name in names {
+        handle.wait(name, what, args.timeout).await?;
+    }
+    Ok(())
+}
+
+/// When something has come to rest since the last look, and nothing is left: the stack's code.
+fn all_down(handle: &RuntimeHandle, names: &[String], seen: &mut Seq) -> Option<Code> {
+    let batch = handle.events(*seen, usize::MAX);
+    let rested = batch
+        .notices
+        .iter()
+        .any(|n| matches!(n.kind, NoticeKind::Down { .. }));
+    *seen = batch.notices.last().map_or(*seen, |n| n.seq);
+    let down = |name: &String| handle.view(name).map_or(true, |v| v.child.is_down());
+    if !(rested || batch.gap.is_some()) || !names.iter().all(down) {
+        return None;
+    }
+    let failed = |name: &String| handle.status(name).is_ok_and(|s| s.state == "failed");
+    Some(if names.iter().any(failed) {
+        exit::FAILED
+    } else {
+        exit::DONE
+    })
+}
+
+/// `lair down`
+///
+/// # Errors
+/// The daemon does not answer, or says no.
+pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
+    let mut client = find::daemon(global)?;
+    let names = if args.all {
+        query::all_names(&mut client)?
+    } else {
+        names_in(&find::stack_files(&args.files)?)?
+    };
+    let mut params = serde_json::json!({});
+    if let Some(grace) = args.grace {
+        params["grace_ms"] = lifecycle::millis(grace).into();
+    }
+    let mut stopped = lifecycle::ask_each(&mut client, "module.stop", &names, &params)?;
+    // What the daemon does not know is down already.
+    stopped.retain(|(_, r)| !matches!(r, Err(e) if e.code == "unknown_module"));
+    let timeout = args.timeout.or(Some(Duration::from_secs(120)));
+    let code = lifecycle::worst(&mut client, &stopped, Some("stopped"), timeout)?;
+    let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
+    let forgotten =
+        lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
+    for (name, result) in &forgotten {
+        if result.is_ok() {
+            query::out(global).text(&format!("{name}: down\n"))?;
+        }
+    }
+    Ok(code.max(lifecycle::worst(&mut client, &forgotten, None, None)?))
+}
+
+fn names_in(files: &[PathBuf]) -> Result<Vec<String>, CliError> {
+    let mut names = Vec::new();
+    for file in files {
+        let invalid = |p: &[lair_manifests::Problem]| {
+            CliError::new("invalid_manifest", problem::render(p).trim_end())
+        };
+        let source = read_manifest(file).map_err(|p| invalid(&[p]))?;
+        let stack = parse_stack(&source).map_err(|p| invalid(&p))?;
+        names.extend(stack.modules.iter().map(|m| m.name.as_str().to_owned()));
+    }
+    Ok(names)
+}
