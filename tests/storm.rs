@@ -1,5 +1,7 @@
 //! Everything at once: random requests and deaths, and the promises at the end. The seed is printed.
 
+#![allow(clippy::print_stdout, reason = "what was measured is worth reading")]
+
 mod support;
 
 use lair::supervision::{Admission, Origin};

@@ -1,5 +1,7 @@
 //! A thousand modules at once, five times over: what that costs, and that it stays so.
 
+#![allow(clippy::print_stdout, reason = "what was measured is worth reading")]
+
 mod support;
 
 use lair::WaitFor;
