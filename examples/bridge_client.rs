@@ -13,7 +13,10 @@ struct Lair {
 
 impl Lair {
     fn connect(path: &str) -> std::io::Result<Self> {
-        Ok(Lair { reader: BufReader::new(UnixStream::connect(path)?), next: 1 })
+        Ok(Lair {
+            reader: BufReader::new(UnixStream::connect(path)?),
+            next: 1,
+        })
     }
 
     fn line(&mut self) -> Result<Value, Box<dyn std::error::Error>> {
@@ -44,13 +47,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("name the socket")?;
     let mut lair = Lair::connect(&path)?;
     lair.call("events.subscribe", json!({ "types": ["module."] }))?;
-    for module in lair.call("module.list", json!({}))?["modules"].as_array().into_iter().flatten() {
+    for module in lair.call("module.list", json!({}))?["modules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         println!("{} is {}", module["name"], module["state"]);
         let name = json!({ "name": module["name"] });
         lair.call("module.start", name.clone())?;
-        lair.call("module.wait", json!({ "name": module["name"], "for": "ready", "timeout_ms": 10_000 }))?;
+        lair.call(
+            "module.wait",
+            json!({ "name": module["name"], "for": "ready", "timeout_ms": 10_000 }),
+        )?;
         lair.call("module.stop", name)?;
-        let status = lair.call("module.wait", json!({ "name": module["name"], "for": "stopped" }))?;
+        let status = lair.call(
+            "module.wait",
+            json!({ "name": module["name"], "for": "stopped" }),
+        )?;
         println!("{} ended with {}", status["name"], status["exit"]);
     }
     Ok(())

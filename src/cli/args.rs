@@ -542,12 +542,22 @@ mod test {
     #[test]
     fn every_verb_has_an_example_and_each_of_them_parses() {
         for verb in Cli::command().get_subcommands() {
-            let help = verb.get_after_help().unwrap_or_else(|| panic!("{} has no example", verb.get_name())).to_string();
-            let examples: Vec<&str> = help.lines().filter(|l| l.trim_start().starts_with("lair ")).collect();
+            let help = verb
+                .get_after_help()
+                .unwrap_or_else(|| panic!("{} has no example", verb.get_name()))
+                .to_string();
+            let examples: Vec<&str> = help
+                .lines()
+                .filter(|l| l.trim_start().starts_with("lair "))
+                .collect();
             assert!(!examples.is_empty(), "{}", verb.get_name());
             for example in examples {
                 let parsed = Cli::try_parse_from(words(example));
-                assert!(parsed.is_ok(), "{example}: {}", parsed.err().map(|e| e.to_string()).unwrap_or_default());
+                assert!(
+                    parsed.is_ok(),
+                    "{example}: {}",
+                    parsed.err().map(|e| e.to_string()).unwrap_or_default()
+                );
             }
         }
     }

@@ -33,7 +33,9 @@ impl From<ModeArg> for Mode {
 pub fn run(global: &Global, args: &Run) -> Result<Code, CliError> {
     host::block_on(go(global, args)).map_err(|e| match e.exit {
         exit::REFUSED | exit::USAGE => e,
-        _ if e.code == "program_missing" && is_there(&args.manifest) => e.with_exit(exit::RUN_CANNOT_EXECUTE),
+        _ if e.code == "program_missing" && is_there(&args.manifest) => {
+            e.with_exit(exit::RUN_CANNOT_EXECUTE)
+        }
         _ if e.code == "program_missing" => e.with_exit(exit::RUN_NOT_FOUND),
         _ if e.code == "cannot_execute" => e.with_exit(exit::RUN_CANNOT_EXECUTE),
         _ => e.with_exit(exit::RUN_FAILED),
@@ -42,10 +44,18 @@ pub fn run(global: &Global, args: &Run) -> Result<Code, CliError> {
 
 /// Is there a file where the module's program should be? Then it is one that can't be executed.
 fn is_there(manifest: &Path) -> bool {
-    let stack = read_manifest(manifest).map_err(|p| vec![p]).and_then(|source| parse_stack(&source));
-    let native = stack.ok().and_then(|s| s.modules.into_iter().next()).and_then(|m| m.runtime.native);
+    let stack = read_manifest(manifest)
+        .map_err(|p| vec![p])
+        .and_then(|source| parse_stack(&source));
+    let native = stack
+        .ok()
+        .and_then(|s| s.modules.into_iter().next())
+        .and_then(|m| m.runtime.native);
     let Some(native) = native else { return false };
-    let dir = manifest.parent().unwrap_or(Path::new("")).join(native.workdir.raw());
+    let dir = manifest
+        .parent()
+        .unwrap_or(Path::new(""))
+        .join(native.workdir.raw());
     let program = native.command.words().first().map(|w| w.raw().to_owned());
     program.is_some_and(|p| p.contains('/') && dir.join(p).exists())
 }
