@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example inject_crash`
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use lair::supervision::ChildId;
 use lair::testing::{Fault, Simulation};
 use std::time::Duration;

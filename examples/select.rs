@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example select`
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use lair::manifests::config::RuntimeConfig;
 use lair::manifests::facts::{EngineFacts, ProgramFacts};
 use lair::manifests::{HostFacts, Policy, Source, parse_stack, select};
