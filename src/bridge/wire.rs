@@ -73,7 +73,10 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// It is not JSON, or not a JSON-RPC 2.0 request.
-    #[allow(clippy::result_large_err, reason = "it is answered at once, never kept or passed on")]
+    #[allow(
+        clippy::result_large_err,
+        reason = "it is answered at once, never kept or passed on"
+    )]
     pub fn parse(line: &'a str) -> Result<Self, BadRequest<'a>> {
         let envelope: Envelope<'a> = serde_json::from_str(line).map_err(|e| malformed(line, &e))?;
         let id = match envelope.id.map(RawValue::get) {
