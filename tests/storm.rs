@@ -56,7 +56,7 @@ fn modules() -> Vec<(&'static str, &'static str, String)> {
 }
 
 async fn storm(seed: u64) {
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let lair = Lair::start(&format!("storm-{seed}")).await;
     let all = modules();
     for (name, script, more) in &all {

@@ -112,7 +112,7 @@ async fn a_thousand_modules_cost_the_same_in_every_round() {
         })
         .await;
         let down = held(&lair);
-        println!(
+        eprintln!(
             "round {round}: up in {started:?}, down in {stopped:?}\n  up {up:?}\n  down {down:?}"
         );
         ups.push(up);

@@ -114,6 +114,7 @@ struct Server {
 }
 
 /// Serves peers until `shutdown` is ready or a peer has drained the runtime. The socket file is removed at the end.
+#[allow(clippy::disallowed_methods, reason = "real sockets live in real time")]
 pub async fn serve(
     handle: RuntimeHandle,
     mut bound: Bound,

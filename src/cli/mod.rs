@@ -11,6 +11,7 @@ pub mod exit;
 mod fast;
 mod files;
 mod find;
+pub mod flags;
 mod host;
 mod lifecycle;
 mod notify;
@@ -35,6 +36,10 @@ use style::Style;
 
 /// Does what the command line says.
 #[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the program, not the library"
+)]
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| out::say(&format!("lair: a bug: {info}\n"))));
     let args: Vec<OsString> = std::env::args_os().collect();
