@@ -4,6 +4,11 @@
 //! the same seed, scripts and calls give the same notices; [`Simulation::advance`] returns when all that it caused is
 //! done. Never: starts a process, or waits for the time that it simulates.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the clock is simulated here, so settling is waited for in real time"
+)]
+
 use crate::folders::Folders;
 use crate::handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
