@@ -3,6 +3,8 @@
 //! `cargo run --example bridge_client -- /run/lair/lair.sock`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#![allow(clippy::print_stdout, reason = "showing is what an example is for")]
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example embed`
 
+#![allow(clippy::print_stdout, reason = "showing is what an example is for")]
+
 use lair::supervision::Origin;
 use lair::{Folders, LoadOptions, ManifestSource, Runtime, RuntimeOptions, WaitFor};
 use std::time::Duration;

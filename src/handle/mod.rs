@@ -441,6 +441,11 @@ impl RuntimeHandle {
         }
     }
 
+    /// The log pump, for those who must know that it is quiet.
+    pub(crate) fn pump(&self) -> Option<&Pump> {
+        self.inner.pump.get()
+    }
+
     fn render(&self, view: &View) -> ModuleStatus {
         let i = &self.inner;
         Renderer {
