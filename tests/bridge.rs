@@ -35,13 +35,29 @@ fn malformed_lines_get_one_error_reply_and_the_connection_lives() {
         (&duplicate, -32_600, "invalid_request"),
         (b"[]", -32_600, "invalid_request"),
         (b"12e999", -32_600, "invalid_request"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}", -32_600, "invalid_request"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":[],\"method\":\"x\"}", -32_600, "invalid_request"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"module.status\",\"params\":[\"sleeper\"]}", -32_602, "invalid_params"),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}",
+            -32_600,
+            "invalid_request",
+        ),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":[],\"method\":\"x\"}",
+            -32_600,
+            "invalid_request",
+        ),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"module.status\",\"params\":[\"sleeper\"]}",
+            -32_602,
+            "invalid_params",
+        ),
     ];
     for (line, number, word) in cases {
         let reply = conn.raw(line);
-        assert_eq!((reply["error"]["code"].as_i64(), code(&reply).as_str()), (Some(number), word), "{reply}");
+        assert_eq!(
+            (reply["error"]["code"].as_i64(), code(&reply).as_str()),
+            (Some(number), word),
+            "{reply}"
+        );
         assert!(conn.ok("runtime.info", json!({}))["version"].is_string());
     }
     let huge = br#"{"jsonrpc":"2.0","id":1,"method":"module.stop","params":{"name":"sleeper","grace_ms":1e999}}"#;
@@ -61,7 +77,11 @@ fn what_is_too_big_or_too_deep_is_refused_before_it_is_held() {
     assert!(refused, "64 MiB were taken");
     assert_eq!(code(&conn.line().expect("a reply")), "frame_too_large");
     assert!(conn.line().is_none());
-    assert!(lair.rss_kib() < before + 8 * 1024, "memory grew from {before} to {} KiB", lair.rss_kib());
+    assert!(
+        lair.rss_kib() < before + 8 * 1024,
+        "memory grew from {before} to {} KiB",
+        lair.rss_kib()
+    );
 
     let mut conn = lair.connect();
     conn.send(&vec![b'['; 100_000]);
@@ -79,7 +99,9 @@ fn fragments_and_half_closed_connections_get_their_replies() {
         conn.stream.write_all(&[*byte]).expect("byte");
     }
     assert_eq!(conn.line().expect("reply")["result"]["name"], "sleeper");
-    conn.stream.write_all(&[line.as_slice(), line.as_slice()].concat()).expect("two");
+    conn.stream
+        .write_all(&[line.as_slice(), line.as_slice()].concat())
+        .expect("two");
     assert_eq!(conn.line().expect("reply")["id"], "a");
     assert_eq!(conn.line().expect("reply")["id"], "a");
 
@@ -87,7 +109,9 @@ fn fragments_and_half_closed_connections_get_their_replies() {
     let wait = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"module.wait\",\"params\":{\"name\":\"sleeper\",\"for\":\"ready\",\"timeout_ms\":300}}\n";
     conn.stream.write_all(wait).expect("wait");
     // The last line has no end, and the direction is closed: both are answered.
-    conn.stream.write_all(&line[..line.len() - 1]).expect("status");
+    conn.stream
+        .write_all(&line[..line.len() - 1])
+        .expect("status");
     conn.stream.shutdown(Shutdown::Write).expect("half close");
     let replies = [conn.line().expect("reply"), conn.line().expect("reply")];
     assert!(replies.iter().any(|r| r["id"] == "a"), "{replies:?}");
@@ -112,12 +136,18 @@ fn a_request_has_its_effect_once_though_its_peer_vanishes() {
     let mut watcher = lair.connect();
     let send = |line: Value| {
         let mut stream = UnixStream::connect(lair.socket()).expect("connect");
-        stream.write_all(format!("{line}\n").as_bytes()).expect("send");
+        stream
+            .write_all(format!("{line}\n").as_bytes())
+            .expect("send");
     };
-    let ask = |method: &str, params: Value| send(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }));
+    let ask = |method: &str, params: Value| {
+        send(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+    };
     for round in 1..=50 {
         ask("module.start", json!({ "name": "sleeper" }));
-        until("running", SOON, || watcher.ok("module.status", json!({ "name": "sleeper" }))["state"] == "running");
+        until("running", SOON, || {
+            watcher.ok("module.status", json!({ "name": "sleeper" }))["state"] == "running"
+        });
         ask("module.kill", json!({ "name": "sleeper" }));
         until("down", SOON, || {
             let status = watcher.ok("module.status", json!({ "name": "sleeper" }));
@@ -131,9 +161,14 @@ fn a_request_has_its_effect_once_though_its_peer_vanishes() {
         ask("module.status", json!({ "name": "sleeper" }));
         ask("events.subscribe", json!({ "from_seq": 1 }));
     }
-    until("no descriptor is left behind", SOON, || lair.fds() <= before + 1);
+    until("no descriptor is left behind", SOON, || {
+        lair.fds() <= before + 1
+    });
     let info = watcher.ok("runtime.info", json!({}));
-    assert!(info["bridge"]["open"].as_u64().is_some_and(|n| n <= 2), "{info}");
+    assert!(
+        info["bridge"]["open"].as_u64().is_some_and(|n| n <= 2),
+        "{info}"
+    );
 }
 
 #[test]
@@ -145,11 +180,16 @@ fn a_crowd_is_refused_with_a_reason_and_the_others_go_on() {
     let mut refused = 0;
     for conn in crowd.iter_mut().rev() {
         // Those inside say nothing: ask those that were sent away only.
-        conn.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
+        conn.stream
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("timeout");
         let mut byte = [0u8; 1];
         let peeked = rustix::net::recv(&conn.stream, &mut byte, rustix::net::RecvFlags::PEEK);
         if matches!(peeked, Ok((1, _))) {
-            assert_eq!(code(&conn.line().expect("a reason")), "too_many_connections");
+            assert_eq!(
+                code(&conn.line().expect("a reason")),
+                "too_many_connections"
+            );
             assert!(conn.line().is_none());
             refused += 1;
         } else if refused > 130 {
@@ -160,7 +200,10 @@ fn a_crowd_is_refused_with_a_reason_and_the_others_go_on() {
     first.ok("runtime.info", json!({}));
     drop(crowd);
     until("there is room again", SOON, || {
-        lair.connect().raw(br#"{"jsonrpc":"2.0","id":1,"method":"runtime.info"}"#).get("result").is_some()
+        lair.connect()
+            .raw(br#"{"jsonrpc":"2.0","id":1,"method":"runtime.info"}"#)
+            .get("result")
+            .is_some()
     });
 }
 
@@ -168,21 +211,49 @@ fn a_crowd_is_refused_with_a_reason_and_the_others_go_on() {
 fn unknown_versions_verbs_and_fields_have_stable_codes() {
     let lair = with_sleeper();
     let mut conn = lair.connect();
-    assert_eq!(code(&conn.raw(br#"{"jsonrpc":"1.0","id":1,"method":"runtime.info"}"#)), "unsupported_version");
-    assert_eq!(code(&conn.raw(br#"{"id":1,"method":"runtime.info"}"#)), "unsupported_version");
+    assert_eq!(
+        code(&conn.raw(br#"{"jsonrpc":"1.0","id":1,"method":"runtime.info"}"#)),
+        "unsupported_version"
+    );
+    assert_eq!(
+        code(&conn.raw(br#"{"id":1,"method":"runtime.info"}"#)),
+        "unsupported_version"
+    );
     assert_eq!(conn.refused("module.explode", json!({})), "unknown_method");
-    assert_eq!(conn.refused("module.status", json!({ "name": "sleeper", "colour": 1 })), "invalid_params");
+    assert_eq!(
+        conn.refused("module.status", json!({ "name": "sleeper", "colour": 1 })),
+        "invalid_params"
+    );
     assert_eq!(conn.refused("module.status", json!({})), "invalid_params");
-    assert_eq!(conn.refused("module.status", json!({ "name": "nobody" })), "unknown_module");
-    assert_eq!(conn.refused("module.start", json!({ "name": "sleeper", "args": ["x"] })), "invalid_params");
-    assert_eq!(conn.refused("policy.set", json!({ "allowed_modes": ["native"] })), "unsupported");
-    assert_eq!(conn.refused("unsubscribe", json!({ "subscription": "77" })), "unknown_subscription");
-    assert_eq!(conn.refused("events.subscribe", json!({ "from_seq": 99_999 })), "unknown_seq");
+    assert_eq!(
+        conn.refused("module.status", json!({ "name": "nobody" })),
+        "unknown_module"
+    );
+    assert_eq!(
+        conn.refused("module.start", json!({ "name": "sleeper", "args": ["x"] })),
+        "invalid_params"
+    );
+    assert_eq!(
+        conn.refused("policy.set", json!({ "allowed_modes": ["native"] })),
+        "unsupported"
+    );
+    assert_eq!(
+        conn.refused("unsubscribe", json!({ "subscription": "77" })),
+        "unknown_subscription"
+    );
+    assert_eq!(
+        conn.refused("events.subscribe", json!({ "from_seq": 99_999 })),
+        "unknown_seq"
+    );
 }
 
 /// How long the races last: `LAIR_LONG=1` for the minute of the fault list.
 fn race_time() -> Duration {
-    Duration::from_secs(if std::env::var_os("LAIR_LONG").is_some() { 60 } else { 4 })
+    Duration::from_secs(if std::env::var_os("LAIR_LONG").is_some() {
+        60
+    } else {
+        4
+    })
 }
 
 #[test]
@@ -198,8 +269,15 @@ fn conflicting_clients_keep_every_reply_and_the_order_of_events() {
                 let mut random = seed * 2 + 1;
                 let mut answers = 0u64;
                 while Instant::now() < end {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    let method = ["module.start", "module.stop", "module.restart", "module.kill"][(random >> 40) as usize % 4];
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    let method = [
+                        "module.start",
+                        "module.stop",
+                        "module.restart",
+                        "module.kill",
+                    ][(random >> 40) as usize % 4];
                     conn.ok(method, json!({ "name": "sleeper" }));
                     answers += 1;
                     std::thread::sleep(Duration::from_millis(random >> 60));
@@ -209,9 +287,12 @@ fn conflicting_clients_keep_every_reply_and_the_order_of_events() {
         })
         .collect();
     let answers: u64 = racers.into_iter().map(|r| r.join().expect("racer")).sum();
-    lair.connect().ok("module.stop", json!({ "name": "sleeper" }));
+    lair.connect()
+        .ok("module.stop", json!({ "name": "sleeper" }));
     lair.until_state("sleeper", "stopped");
-    let newest = lair.connect().ok("runtime.info", json!({}))["newest_event"].as_u64().expect("newest");
+    let newest = lair.connect().ok("runtime.info", json!({}))["newest_event"]
+        .as_u64()
+        .expect("newest");
     let mut all = Vec::new();
     while all.len() < usize::try_from(newest).expect("newest") {
         let note = events.line().expect("event");
@@ -224,13 +305,17 @@ fn conflicting_clients_keep_every_reply_and_the_order_of_events() {
 
 /// Numbers without holes; per run starting < running < exited, each once.
 fn check_order(events: &[Value]) {
-    let mut seen: std::collections::BTreeMap<(u64, String), u64> = std::collections::BTreeMap::new();
+    let mut seen: std::collections::BTreeMap<(u64, String), u64> =
+        std::collections::BTreeMap::new();
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event["seq"].as_u64(), Some(at as u64 + 1), "{event}");
         let run = event["run"].as_u64().expect("run");
         let kind = event["type"].as_str().expect("type").to_owned();
         if ["module.starting", "module.running", "module.exited"].contains(&kind.as_str()) {
-            assert!(seen.insert((run, kind.clone()), at as u64).is_none(), "twice: {event}");
+            assert!(
+                seen.insert((run, kind.clone()), at as u64).is_none(),
+                "twice: {event}"
+            );
         }
         let came = |kind: &str| seen.contains_key(&(run, kind.to_owned()));
         if kind == "module.running" {
@@ -250,8 +335,19 @@ fn a_stranger_is_refused_by_uid_though_the_socket_is_open_to_all() {
         panic!("this test needs root, to become another user");
     }
     let lair = with_sleeper();
-    let run = |words: &[&str]| assert!(Command::new(words[0]).args(&words[1..]).status().expect("run").success());
-    let (dir, socket) = (lair.dir.display().to_string(), lair.socket().display().to_string());
+    let run = |words: &[&str]| {
+        assert!(
+            Command::new(words[0])
+                .args(&words[1..])
+                .status()
+                .expect("run")
+                .success()
+        )
+    };
+    let (dir, socket) = (
+        lair.dir.display().to_string(),
+        lair.socket().display().to_string(),
+    );
     run(&["chmod", "0755", &dir, &format!("{dir}/run")]);
     run(&["chmod", "0777", &socket]);
     let client = r#"
@@ -265,12 +361,25 @@ except OSError:
 print(s.makefile().read())
 "#;
     let out = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", client, &socket])
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+            client,
+            &socket,
+        ])
         .output()
         .expect("setpriv");
     let text = String::from_utf8_lossy(&out.stdout);
     let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
-    assert_eq!(lines.len(), 1, "{text} {}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(
+        lines.len(),
+        1,
+        "{text} {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let reply: Value = serde_json::from_str(lines[0]).expect("json");
     assert_eq!(code(&reply), "not_permitted");
     assert!(reply["id"].is_null());
@@ -301,15 +410,41 @@ fn names_that_lead_elsewhere_are_rejected_at_the_edge() {
     let lair = with_sleeper();
     let mut conn = lair.connect();
     let long = "a".repeat(10_000);
-    for name in ["..", "../sleeper", "a/b", "/etc/passwd", "a\0b", "a..b", "", "Sleeper", "sl\u{435}eper", ".x", &long] {
-        for method in ["module.status", "module.start", "module.stop", "module.unload", "logs.read", "logs.follow"] {
+    for name in [
+        "..",
+        "../sleeper",
+        "a/b",
+        "/etc/passwd",
+        "a\0b",
+        "a..b",
+        "",
+        "Sleeper",
+        "sl\u{435}eper",
+        ".x",
+        &long,
+    ] {
+        for method in [
+            "module.status",
+            "module.start",
+            "module.stop",
+            "module.unload",
+            "logs.read",
+            "logs.follow",
+        ] {
             let reply = conn.call(method, json!({ "name": name }));
             assert_eq!(code(&reply), "invalid_params", "{method} {name:?}");
-            assert!(reply.to_string().len() < 1000, "echoes {} bytes", reply.to_string().len());
+            assert!(
+                reply.to_string().len() < 1000,
+                "echoes {} bytes",
+                reply.to_string().len()
+            );
         }
     }
     for path in ["relative.yaml", "../x"] {
-        assert_eq!(conn.refused("module.load", json!({ "path": path })), "invalid_params");
+        assert_eq!(
+            conn.refused("module.load", json!({ "path": path })),
+            "invalid_params"
+        );
     }
 }
 
@@ -319,7 +454,8 @@ fn a_closed_fault_gate_denies() {
     let mut conn = lair.connect();
     conn.ok("module.start", json!({ "name": "sleeper" }));
     lair.until_state("sleeper", "running");
-    let fault = json!({ "fault": { "crash_child": { "id": "sleeper", "signal": 9 } }, "label": "t" });
+    let fault =
+        json!({ "fault": { "crash_child": { "id": "sleeper", "signal": 9 } }, "label": "t" });
     assert_eq!(conn.refused("fault.inject", fault), "injection_disabled");
     assert_eq!(lair.status("sleeper")["state"], "running");
 }
@@ -330,20 +466,41 @@ fn an_injected_crash_is_real_and_marked_everywhere() {
     lair.module("sleeper", SLEEPER, "");
     let lair = lair.serve(&["--allow-faults"]);
     let mut conn = lair.connect();
-    conn.ok("events.subscribe", json!({ "types": ["module.exited", "fault."] }));
+    conn.ok(
+        "events.subscribe",
+        json!({ "types": ["module.exited", "fault."] }),
+    );
     conn.ok("module.start", json!({ "name": "sleeper" }));
     lair.until_state("sleeper", "running");
-    let fault = json!({ "fault": { "crash_child": { "id": "sleeper", "signal": 9 } }, "label": "drill-7" });
-    assert!(lair.connect().ok("fault.inject", fault)["seq"].as_u64().is_some());
+    let fault =
+        json!({ "fault": { "crash_child": { "id": "sleeper", "signal": 9 } }, "label": "drill-7" });
+    assert!(
+        lair.connect().ok("fault.inject", fault)["seq"]
+            .as_u64()
+            .is_some()
+    );
     for kind in ["fault.injected", "module.exited"] {
         let event = conn.line().expect("event")["params"]["event"].clone();
-        assert_eq!((event["type"].as_str(), event["origin"].as_str()), (Some(kind), Some("injected")), "{event}");
+        assert_eq!(
+            (event["type"].as_str(), event["origin"].as_str()),
+            (Some(kind), Some("injected")),
+            "{event}"
+        );
         assert_eq!(event["label"], "drill-7");
     }
-    until("failed", SOON, || lair.status("sleeper")["state"] == "failed");
+    until("failed", SOON, || {
+        lair.status("sleeper")["state"] == "failed"
+    });
     let status = lair.status("sleeper");
     assert_eq!(status["exit"]["signal"], 9, "{status}");
-    assert!(status["origin"].as_str().is_some_and(|o| o.starts_with("injected")), "{status}");
-    let log = lair.connect().ok("logs.read", json!({ "name": "sleeper", "stream": "lair" }));
+    assert!(
+        status["origin"]
+            .as_str()
+            .is_some_and(|o| o.starts_with("injected")),
+        "{status}"
+    );
+    let log = lair
+        .connect()
+        .ok("logs.read", json!({ "name": "sleeper", "stream": "lair" }));
     assert!(log.to_string().contains("drill-7"), "{log}");
 }

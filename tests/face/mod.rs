@@ -73,15 +73,25 @@ impl Lair {
     /// Exit code and stdout.
     pub fn ask(&self, args: &[&str]) -> (i32, String) {
         let out = self.lair(args);
-        (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stdout).into_owned())
+        (
+            out.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&out.stdout).into_owned(),
+        )
     }
 
     pub fn serve(mut self, args: &[&str]) -> Self {
         let log = fs::File::create(self.dir.join("serve.log")).expect("log");
         let mut command = self.command(&["serve"]);
-        let child = command.args(args).stderr(log).stdout(Stdio::null()).spawn().expect("serve");
+        let child = command
+            .args(args)
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("serve");
         self.daemon = Some(child);
-        until("the socket", SOON, || UnixStream::connect(self.socket()).is_ok());
+        until("the socket", SOON, || {
+            UnixStream::connect(self.socket()).is_ok()
+        });
         self
     }
 
@@ -109,32 +119,57 @@ impl Lair {
     }
 
     pub fn fds(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("fds").count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("fds")
+            .count()
     }
 
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill").success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .expect("kill")
+                .success()
+        );
     }
 
     /// CPU time of the daemon in clock ticks (1/100 s).
     pub fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .expect("fields")
+            .split_whitespace()
+            .collect();
         fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
     }
 
     /// Resident memory of the daemon, KiB.
     pub fn rss_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("rss");
-        line.split_whitespace().nth(1).expect("rss").parse().expect("rss")
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS"))
+            .expect("rss");
+        line.split_whitespace()
+            .nth(1)
+            .expect("rss")
+            .parse()
+            .expect("rss")
     }
 
     /// TERM, and the daemon's exit code.
     pub fn term(&mut self) -> Option<i32> {
         self.signal("TERM");
-        self.daemon.take().expect("daemon").wait().expect("wait").code()
+        self.daemon
+            .take()
+            .expect("daemon")
+            .wait()
+            .expect("wait")
+            .code()
     }
 }
 
@@ -178,7 +213,11 @@ impl Conn {
     pub fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(SOON)).expect("timeout");
         let reader = BufReader::new(stream.try_clone().expect("clone"));
-        Conn { stream, reader, next: 1 }
+        Conn {
+            stream,
+            reader,
+            next: 1,
+        }
     }
 
     pub fn send(&mut self, line: &[u8]) {
@@ -236,7 +275,10 @@ impl Conn {
 }
 
 pub fn code(reply: &Value) -> String {
-    reply["error"]["data"]["code"].as_str().unwrap_or_else(|| panic!("no error: {reply}")).to_owned()
+    reply["error"]["data"]["code"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no error: {reply}"))
+        .to_owned()
 }
 
 pub fn exists(path: &Path) -> bool {
