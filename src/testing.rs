@@ -28,8 +28,9 @@ pub use lair_actors::backend::sim::{OnStop, Script};
 pub use lair_actors::clock::SimClock;
 pub use lair_actors::fault::{ActorKind, Fault};
 
-/// How often everybody else gets a turn before things count as quiet: longer than any chain of messages in lair.
-const TURNS: usize = 48;
+/// How often everybody else gets a turn before things count as quiet. A turn runs up to 61 tasks of a current-thread
+/// runtime, those included that were woken in it: a chain of messages takes one or two.
+const TURNS: usize = 8;
 /// The log pump answers from a thread of its own; how long it may take, in steps of 100 microseconds.
 const PATIENCE: usize = 100_000;
 
