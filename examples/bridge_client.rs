@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example bridge_client -- /run/lair/lair.sock`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
-
 #![allow(clippy::print_stdout, reason = "showing is what an example is for")]
 
 use serde_json::{Value, json};
