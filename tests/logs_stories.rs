@@ -243,25 +243,40 @@ async fn a_log_folder_that_vanishes_is_noticed_and_made_again() {
 
 // E9
 #[tokio::test]
-async fn a_read_only_disk_degrades_the_log_and_leaves_the_module_alone() {
-    let (disk, lair) = on_small_disk("readonly").await;
-    let disk = disk.expect("this test mounts a tmpfs");
-    disk.remount("ro");
-    lair.sh("m", "while :; do echo x; sleep 0.02; done", "")
-        .await;
+async fn an_immutable_folder_degrades_the_log_and_leaves_the_module_alone() {
+    let lair = Lair::start("immutable").await;
+    let script = "while :; do head -c 20000 /dev/zero | tr '\\0' x; echo; sleep 0.02; done";
+    lair.sh("m", script, &small("64KiB", 8)).await;
+    lair.until("m", "talking", |s| s.logs.bytes > 10).await;
+    let folder = lair.handle.log_dir().join("m");
+    let held = machine::Immutable::make(&folder);
     lair.until("m", "degraded", |s| {
         lair.heard("m", "log_degraded") == 1 && s.logs.dropped > 0
     })
     .await;
-    let up = lair.status("m");
-    assert_eq!(up.state, "running");
-    disk.remount("rw");
+    assert_eq!(lair.status("m").state, "running");
+    drop(held);
     lair.until("m", "recovered", |_| lair.heard("m", "log_recovered") == 1)
         .await;
     let down = lair.stop("m").await;
     assert_eq!(down.exit.expect("an exit").signal, Some(15));
-    let kept = lair.output("m", "stdout").len() as u64;
-    assert_eq!(kept + down.logs.dropped, down.logs.bytes);
+    lair.end().await;
+}
+
+// E9
+#[tokio::test]
+async fn nothing_is_started_whose_log_folder_is_on_a_read_only_disk() {
+    let (disk, lair) = on_small_disk("readonly").await;
+    let disk = disk.expect("this test mounts a tmpfs");
+    disk.remount("ro");
+    lair.sh("m", "exec sleep 1000", "").await;
+    let down = lair.wait("m", lair::WaitFor::Stopped).await;
+    let reason = down.reason.expect("a reason");
+    assert_eq!(
+        (reason.code.as_str(), reason.errno.as_deref()),
+        ("start_failed", Some("EROFS"))
+    );
+    disk.remount("rw");
     lair.end().await;
 }
 
