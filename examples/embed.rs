@@ -1,6 +1,7 @@
 //! Embedding: one module under a supervision tree of your own program, in thirty lines.
 //!
 //! `cargo run --example embed`
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lair::supervision::Origin;
 use lair::{Folders, LoadOptions, ManifestSource, Runtime, RuntimeOptions, WaitFor};
