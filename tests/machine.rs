@@ -183,11 +183,9 @@ async fn a_secret_is_in_the_modules_environment_and_nowhere_else() {
     }
     let logged = capture_everything();
     let lair = Lair::start_with("secrets", |o| o.faults = true).await;
-    let env = format!(
-        "  restart: {{ policy: never }}\n  health: {{ liveness: {{ command: [\"false\"], interval: 50ms }} }}"
-    );
+    let env = "  restart: { policy: never }\n  health: { liveness: { command: [\"false\"], interval: 50ms } }";
     let with_secret = |name: &str, command: &str| {
-        let manifest = sh(name, command, &env);
+        let manifest = sh(name, command, env);
         manifest.replace(
             "  native: { command",
             &format!("  native: {{ env: {{ TOKEN: \"{SECRET}\" }}, command"),
