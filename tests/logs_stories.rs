@@ -265,18 +265,25 @@ async fn an_immutable_folder_degrades_the_log_and_leaves_the_module_alone() {
 
 // E9
 #[tokio::test]
-async fn nothing_is_started_whose_log_folder_is_on_a_read_only_disk() {
+async fn on_a_read_only_disk_a_start_fails_by_name_and_works_when_it_can_be_written_again() {
     let (disk, lair) = on_small_disk("readonly").await;
     let disk = disk.expect("this test mounts a tmpfs");
     disk.remount("ro");
-    lair.sh("m", "exec sleep 1000", "").await;
-    let down = lair.wait("m", lair::WaitFor::Stopped).await;
-    let reason = down.reason.expect("a reason");
+    lair.sh("m", "echo x; exec sleep 1000", "").await;
+    let down = lair.until("m", "refused", |s| s.state == "failed").await;
+    let why = down.reason.expect("a reason");
+    let (stage, errno) = (why.stage.as_deref(), why.errno.as_deref());
     assert_eq!(
-        (reason.code.as_str(), reason.errno.as_deref()),
-        ("start_failed", Some("EROFS"))
+        (stage, errno),
+        (Some("open_logs"), Some("EROFS")),
+        "{why:?}"
     );
     disk.remount("rw");
+    lair.handle
+        .start("m", support::asker())
+        .await
+        .expect("a start");
+    lair.until("m", "talking", |s| s.logs.bytes == 2).await;
     lair.end().await;
 }
 
