@@ -373,8 +373,11 @@ impl RuntimeHandle {
                 }
                 None => {}
             }
-            if newest.changed().await.is_err() {
-                return Err(Refused::new("internal", "the runtime has ended".into()));
+            tokio::select! {
+                biased;
+                news = newest.changed() => news.map_err(|_| root_gone())?,
+                // Nobody tells anything any more.
+                _ = self.root_ref()?.wait(None) => return Err(root_gone()),
             }
         }
     }
