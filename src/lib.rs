@@ -17,6 +17,7 @@ mod prepare;
 mod runtime;
 pub mod signals;
 pub mod tail;
+pub mod testing;
 
 pub use folders::Folders;
 pub use handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle, WaitFor};

@@ -305,6 +305,7 @@ impl Harness for Sim {
                 Err(Deaf) => OnStop::Ignore,
             },
             output: format!("up\n{}", b.out).into_bytes(),
+            answers: Vec::new(),
         };
         self.backend.script(name, script);
         self.lair

@@ -358,7 +358,7 @@ try:
     s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"module.start","params":{"name":"sleeper"}}\n')
 except OSError:
     pass  # refused before it was read
-print(s.makefile().read())
+print(s.makefile().readline())
 "#;
     let out = Command::new("setpriv")
         .args([
@@ -503,4 +503,29 @@ fn an_injected_crash_is_real_and_marked_everywhere() {
         .connect()
         .ok("logs.read", json!({ "name": "sleeper", "stream": "lair" }));
     assert!(log.to_string().contains("drill-7"), "{log}");
+}
+
+#[test]
+fn a_drain_over_the_bridge_is_answered_and_ends_the_daemon() {
+    let mut lair = with_sleeper();
+    let mut conn = lair.connect();
+    conn.ok("module.start", json!({ "name": "sleeper" }));
+    lair.until_state("sleeper", "running");
+    // Somebody else waits: it is told, too.
+    let mut other = lair.connect();
+    other.send(br#"{"jsonrpc":"2.0","id":1,"method":"module.wait","params":{"name":"sleeper","for":"healthy"}}"#);
+    let report = conn.ok("runtime.drain", json!({ "within_ms": 10_000 }));
+    assert_eq!(
+        (
+            report["stopped"].as_u64(),
+            report["remaining"].as_array().map(Vec::len)
+        ),
+        (Some(1), Some(0)),
+        "{report}"
+    );
+    let told = other.line().expect("an answer");
+    assert_eq!(told["id"], 1, "{told}");
+    let mut daemon = lair.daemon.take().expect("daemon");
+    assert_eq!(daemon.wait().expect("wait").code(), Some(0));
+    assert!(!face::exists(&lair.socket()));
 }

@@ -341,7 +341,7 @@ fn the_daemon_tells_its_manager_when_it_is_ready_and_when_it_stops() {
         .stderr(Stdio::null())
         .spawn()
         .expect("serve");
-    let mut hear = || {
+    let hear = || {
         let mut word = [0u8; 64];
         let n = socket.recv(&mut word).expect("a word");
         String::from_utf8_lossy(&word[..n]).into_owned()

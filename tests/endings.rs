@@ -255,11 +255,11 @@ async fn load_program(lair: &Lair, name: &str, content: &str) {
 
 fn fault(lair: &Lair, name: &str) -> StartFault {
     let notices = lair.notices(name);
-    let faults = notices.iter().filter_map(|n| match &n.kind {
+    let mut faults = notices.iter().filter_map(|n| match &n.kind {
         NoticeKind::StartFailed { fault } => Some(fault.clone()),
         _ => None,
     });
-    faults.last().expect("a fault was told")
+    faults.next_back().expect("a fault was told")
 }
 
 /// A7

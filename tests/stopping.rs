@@ -61,8 +61,8 @@ async fn a_hundred_stops_are_a_hundred_answers_and_one_end() {
         clients.push(tokio::spawn(async move {
             let mut answers = Vec::new();
             for n in 0..25 {
-                // The later ones would like to give it more time.
-                let wish = if n % 2 == 0 {
+                // Every other one, and the last, would like to give it more time.
+                let wish = if n % 2 == 1 {
                     None
                 } else {
                     grace(60_000 + client)
@@ -288,13 +288,19 @@ async fn an_absurd_grace_is_refused_or_harmless() {
 #[tokio::test]
 async fn the_whole_family_is_gone_when_it_is_down() {
     let lair = Lair::start("b7").await;
-    // In the leader's group; in a session of its own; orphaned; deaf.
+    // In the leader's group; in a session of its own; orphaned; deaf; and one without any mark.
     let script = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &) ; (trap '' TERM; exec sleep 1000) & \
-                  echo up; exec sleep 1000";
+                  setsid env -i sh -c 'echo $$; exec sleep 1000' & exec sleep 1000";
     for stop in ["asked", "killed", "stranger"] {
         lair.sh(stop, script, "  stop: { grace: 300ms }").await;
-        lair.until(stop, "five", |_| lair.processes_of(stop).len() == 5)
-            .await;
+        lair.until(stop, "five and one", |s| {
+            lair.processes_of(stop).len() == 5 && s.logs.bytes > 1
+        })
+        .await;
+        support::eventually("its number", || !lair.output(stop, "stdout").is_empty()).await;
+        let unmarked = String::from_utf8(lair.output(stop, "stdout")).expect("text");
+        let unmarked: i32 = unmarked.trim().parse().expect("a pid");
+        assert!(is_alive(unmarked));
         match stop {
             "asked" => drop(lair.stop(stop).await),
             "killed" => {
@@ -308,6 +314,7 @@ async fn the_whole_family_is_gone_when_it_is_down() {
             }
         }
         assert_eq!(lair.processes_of(stop), Vec::<i32>::new(), "{stop}");
+        assert!(!is_alive(unmarked), "{stop}");
         let view = lair.view(stop);
         let exit = view.child.last_exit.as_ref().expect("an exit");
         assert_eq!(exit.evidence.leftover, Vec::<String>::new());
@@ -482,7 +489,7 @@ async fn a_shutdown_does_not_wait_for_a_frozen_keeper() {
     drop(home);
 }
 
-/// B3, B5: a stop asks with the manifest's signal and the cause is told.
+/// Not the default TERM, and the cause is told.
 #[tokio::test]
 async fn the_manifests_stop_signal_is_the_one_that_is_sent() {
     let lair = Lair::start("b-signal").await;

@@ -1,5 +1,7 @@
 //! Everything at once: random requests and deaths, and the promises at the end. The seed is printed.
 
+#![allow(clippy::print_stdout, reason = "what was measured is worth reading")]
+
 mod support;
 
 use lair::supervision::{Admission, Origin};
@@ -54,7 +56,7 @@ fn modules() -> Vec<(&'static str, &'static str, String)> {
 }
 
 async fn storm(seed: u64) {
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let lair = Lair::start(&format!("storm-{seed}")).await;
     let all = modules();
     for (name, script, more) in &all {

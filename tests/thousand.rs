@@ -1,5 +1,7 @@
 //! A thousand modules at once, five times over: what that costs, and that it stays so.
 
+#![allow(clippy::print_stdout, reason = "what was measured is worth reading")]
+
 mod support;
 
 use lair::WaitFor;
@@ -110,7 +112,7 @@ async fn a_thousand_modules_cost_the_same_in_every_round() {
         })
         .await;
         let down = held(&lair);
-        println!(
+        eprintln!(
             "round {round}: up in {started:?}, down in {stopped:?}\n  up {up:?}\n  down {down:?}"
         );
         ups.push(up);

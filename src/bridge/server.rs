@@ -3,11 +3,6 @@
 //! Promises: a full table, a stranger or an empty descriptor table costs one line or a pause, never a spin. Never:
 //! lets a connection outlive [`serve`].
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a pause after a failed accept; no lifecycle decision depends on it"
-)]
-
 use super::listen::{Bound, Watch};
 use super::methods::Context;
 use super::peer::{Peer, PeerPolicy};
@@ -114,6 +109,7 @@ struct Server {
 }
 
 /// Serves peers until `shutdown` is ready or a peer has drained the runtime. The socket file is removed at the end.
+#[allow(clippy::disallowed_methods, reason = "real sockets live in real time")]
 pub async fn serve(
     handle: RuntimeHandle,
     mut bound: Bound,

@@ -3,17 +3,13 @@
 //! Promises: exactly one reply per id, in any order; what changes something is carried out even if the peer leaves;
 //! a peer that does not read is not read from. Never: spawns a task or waits for an actor to answer a read.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a look at the peer's socket; no lifecycle decision depends on it"
-)]
-
 use super::frame::{FrameError, FrameReader};
 use super::methods::logs::FollowParams;
-use super::methods::types::{Done, SubscribeParams, Subscribed, UnsubscribeParams};
+use super::methods::results::{Done, Subscribed};
+use super::methods::types::{SubscribeParams, UnsubscribeParams};
 use super::methods::{Call, Context, Later, OnConnection, params, registry};
 use super::subscription::{EventSubscription, LogSubscription};
-use super::wire::{BadRequest, Request, RpcError, write_error, write_result};
+use super::wire::{Request, RpcError, write_error, write_result};
 use super::{MAX_DEPTH, MAX_FRAME, MAX_IN_FLIGHT, MAX_QUEUED, MAX_SUBSCRIPTIONS};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -87,6 +83,7 @@ impl Session {
     }
 
     /// Handles what is there, then waits for one thing to happen.
+    #[allow(clippy::disallowed_methods, reason = "real sockets live in real time")]
     async fn step_is_last(&mut self, stream: &mut UnixStream) -> bool {
         self.take_lines();
         self.pump_events();
@@ -191,9 +188,9 @@ impl Session {
         self.context.counters.request();
         match Request::parse(line) {
             Ok(request) => self.dispatch(&request),
-            Err(BadRequest { id, error }) => {
+            Err(bad) => {
                 self.context.counters.bad_request();
-                write_error(&mut self.out, id, &error);
+                write_error(&mut self.out, bad.id, &bad.error);
             }
         }
     }

@@ -73,18 +73,18 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// It is not JSON, or not a JSON-RPC 2.0 request.
-    pub fn parse(line: &'a str) -> Result<Self, BadRequest<'a>> {
+    pub fn parse(line: &'a str) -> Result<Self, Box<BadRequest<'a>>> {
         let envelope: Envelope<'a> = serde_json::from_str(line).map_err(|e| malformed(line, &e))?;
         let id = match envelope.id.map(RawValue::get) {
             Some(id) if !is_id(id) => {
                 let error = RpcError::invalid_request("the id is neither a number nor a string");
-                return Err(BadRequest { id: "null", error });
+                return Err(Box::new(BadRequest { id: "null", error }));
             }
             id => id,
         };
-        let refuse = |error| BadRequest {
-            id: id.unwrap_or("null"),
-            error,
+        let refuse = |error| {
+            let id = id.unwrap_or("null");
+            Box::new(BadRequest { id, error })
         };
         if envelope.jsonrpc.as_deref() != Some("2.0") {
             let error = RpcError::invalid_request("`jsonrpc` is not \"2.0\"");
@@ -110,7 +110,7 @@ fn is_id(text: &str) -> bool {
     text == "null" || matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
 
-fn malformed<'a>(line: &'a str, error: &serde_json::Error) -> BadRequest<'a> {
+fn malformed<'a>(line: &'a str, error: &serde_json::Error) -> Box<BadRequest<'a>> {
     if let Err(e) = serde_json::from_str::<&RawValue>(line) {
         let error = RpcError {
             number: number::PARSE,
@@ -119,7 +119,7 @@ fn malformed<'a>(line: &'a str, error: &serde_json::Error) -> BadRequest<'a> {
             help: Some("send one JSON object per line".into()),
             evidence: Value::Null,
         };
-        return BadRequest { id: "null", error };
+        return Box::new(BadRequest { id: "null", error });
     }
     let id = serde_json::from_str::<IdOnly<'a>>(line)
         .ok()
@@ -130,10 +130,8 @@ fn malformed<'a>(line: &'a str, error: &serde_json::Error) -> BadRequest<'a> {
     if line.trim_start().starts_with('[') {
         error.help = Some("batches are not taken; send several lines".into());
     }
-    BadRequest {
-        id: id.unwrap_or("null"),
-        error,
-    }
+    let id = id.unwrap_or("null");
+    Box::new(BadRequest { id, error })
 }
 
 /// An error, before it is written.

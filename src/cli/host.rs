@@ -56,6 +56,11 @@ impl Asks {
         }
     }
 
+    /// Waits for the next request to end, or for the terminal to go.
+    pub async fn end_or_hangup(&mut self) {
+        while !matches!(self.next().await, Asked::End | Asked::Hangup) {}
+    }
+
     /// Waits for the next request to end.
     pub async fn end(&mut self) {
         while self.next().await != Asked::End {}

@@ -3,14 +3,13 @@
 //! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
 //! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
 
-#![allow(clippy::disallowed_methods, reason = "the program's end")]
-
 pub mod args;
 pub mod error;
 pub mod exit;
 mod fast;
 mod files;
 mod find;
+pub mod flags;
 mod host;
 mod lifecycle;
 mod notify;
@@ -35,6 +34,10 @@ use style::Style;
 
 /// Does what the command line says.
 #[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the program, not the library"
+)]
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| out::say(&format!("lair: a bug: {info}\n"))));
     let args: Vec<OsString> = std::env::args_os().collect();

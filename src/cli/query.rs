@@ -142,20 +142,23 @@ pub fn status(global: &Global, args: &Status) -> Result<Code, CliError> {
             }
         }
     }
-    if out.structured() && !values.is_empty() {
-        let one = args.names.len() == 1;
-        out.value(&if one {
-            values.remove(0)
-        } else {
-            Value::Array(values)
-        })?;
-    } else {
-        out.text(&text)?;
-    }
+    show(&out, args.names.len() == 1, values, &text)?;
     match missing {
         Some(error) => Err(error),
         None => Ok(worst),
     }
+}
+
+/// Values where they are wanted, text else.
+fn show(out: &Out, one: bool, mut values: Vec<Value>, text: &str) -> Result<(), CliError> {
+    if !out.structured() || values.is_empty() {
+        return out.text(text);
+    }
+    out.value(&if one {
+        values.remove(0)
+    } else {
+        Value::Array(values)
+    })
 }
 
 type Answers = (Reply, Option<Reply>);

@@ -114,7 +114,7 @@ async fn until_down(
     loop {
         tokio::select! {
             status = &mut down => return Ok(status?),
-            () = asks.end() => {
+            () = asks.end_or_hangup() => {
                 asked += 1;
                 if asked == 1 {
                     handle.stop(name, None, me("signal")).await?;

@@ -148,6 +148,34 @@ pub fn page(m: &ModuleStatus, lines: &[LogLine], style: &Style) -> String {
     let mut row = |key: &str, value: &str| {
         let _ = writeln!(text, "{key:>10}: {value}");
     };
+    verdict(m, &mut row, now, &paint);
+    facts(m, &mut row);
+    if !lines.is_empty() {
+        text.push('\n');
+        for line in lines {
+            let at = line
+                .at
+                .as_deref()
+                .map_or("", |t| t.get(11..23).unwrap_or(t));
+            let _ = writeln!(
+                text,
+                "{} {} {}",
+                style.paint(Tone::Dim, at),
+                line.stream,
+                line.text
+            );
+        }
+    }
+    text
+}
+
+/// State, reason, health, last exit.
+fn verdict(
+    m: &ModuleStatus,
+    row: &mut impl FnMut(&str, &str),
+    now: i64,
+    paint: &impl Fn(&str) -> String,
+) {
     let times = if m.state == "running" {
         m.started_at.as_ref()
     } else {
@@ -189,24 +217,6 @@ pub fn page(m: &ModuleStatus, lines: &[LogLine], style: &Style) -> String {
             &format!("{}{at}, run {}", exit_words(exit), exit.run),
         );
     }
-    facts(m, &mut row);
-    if !lines.is_empty() {
-        text.push('\n');
-        for line in lines {
-            let at = line
-                .at
-                .as_deref()
-                .map_or("", |t| t.get(11..23).unwrap_or(t));
-            let _ = writeln!(
-                text,
-                "{} {} {}",
-                style.paint(Tone::Dim, at),
-                line.stream,
-                line.text
-            );
-        }
-    }
-    text
 }
 
 fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {

@@ -70,7 +70,7 @@ class Lair(Contestant):
         (work / "stack.yaml").write_text(stack)
 
     def command(self, work):
-        return [os.environ["LAIR_BIN"], "up", "--config", work / "config.yaml", work / "stack.yaml"]
+        return [os.environ["LAIR_BIN"], "up", "--quiet", "--config", work / "config.yaml", work / "stack.yaml"]
 
     def logs(self, work, name):
         return sorted(p for p in (work / "log" / name).glob("*") if not p.is_symlink() and "stderr" not in p.name)

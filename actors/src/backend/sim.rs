@@ -11,7 +11,7 @@ use lair_supervision::{ChildIdentity, ExitStatus, Scope, StartFault, Tri, Uptime
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -29,6 +29,8 @@ pub struct Script {
     pub on_stop: OnStop,
     /// What it prints on standard output when it is up. Must fit a pipe (64 KiB).
     pub output: Vec<u8>,
+    /// Exit codes of the commands that are run in it, one each, over again from the first; empty: it runs none.
+    pub answers: Vec<i32>,
 }
 
 /// What a scripted child does when asked to stop.
@@ -52,6 +54,14 @@ pub struct SimBackend {
     scripts: Mutex<BTreeMap<String, Script>>,
     serial: AtomicU64,
     starts: AtomicU64,
+    tally: Arc<Tally>,
+}
+
+/// Children by how far they are.
+#[derive(Default)]
+struct Tally {
+    alive: AtomicU64,
+    unsettled: AtomicU64,
 }
 
 impl SimBackend {
@@ -63,6 +73,7 @@ impl SimBackend {
             scripts: Mutex::new(BTreeMap::new()),
             serial: AtomicU64::new(0),
             starts: AtomicU64::new(0),
+            tally: Arc::default(),
         })
     }
 
@@ -75,6 +86,18 @@ impl SimBackend {
     #[must_use]
     pub fn starts(&self) -> u64 {
         self.starts.load(Ordering::Relaxed)
+    }
+
+    /// Children that have not ended.
+    #[must_use]
+    pub fn alive(&self) -> u64 {
+        self.tally.alive.load(Ordering::Relaxed)
+    }
+
+    /// Children that have ended and whose owner has not let go of them yet: somebody is still at work on that.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.tally.unsettled.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Script>> {
@@ -102,23 +125,30 @@ impl Backend for SimBackend {
         self.starts.fetch_add(1, Ordering::Relaxed);
         let (script, fault) = self.next(order.id.as_str());
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        let clock = self.clock.clone();
+        let (clock, tally) = (self.clock.clone(), self.tally.clone());
         Box::pin(async move {
             sleep(&*clock, script.spawn_after).await;
             match fault {
                 Some(fault) => Err(fault),
-                None => Ok(start(clock, script, serial)),
+                None => Ok(start(clock, tally, script, serial)),
             }
         })
     }
 }
 
-fn start(clock: Arc<dyn Clock>, script: Script, serial: u64) -> Started {
+fn start(clock: Arc<dyn Clock>, tally: Arc<Tally>, script: Script, serial: u64) -> Started {
+    tally.alive.fetch_add(1, Ordering::Relaxed);
     let child = Arc::new(SimChild {
         clock: clock.clone(),
         on_stop: script.on_stop,
         by_us: Arc::new(AtomicI32::new(0)),
-        exit: Arc::new(watch::Sender::new(None)),
+        life: Arc::new(Life {
+            exit: watch::Sender::new(None),
+            tally,
+            released: AtomicBool::new(false),
+        }),
+        answers: script.answers,
+        asked: AtomicUsize::new(0),
     });
     if let Some((after, status)) = script.exit_after {
         child.end_after(after, status);
@@ -161,19 +191,44 @@ struct SimChild {
     clock: Arc<dyn Clock>,
     on_stop: OnStop,
     by_us: Arc<AtomicI32>,
-    exit: Arc<watch::Sender<Option<(ExitStatus, Uptime)>>>,
+    life: Arc<Life>,
+    answers: Vec<i32>,
+    asked: AtomicUsize,
+}
+
+struct Life {
+    exit: watch::Sender<Option<(ExitStatus, Uptime)>>,
+    tally: Arc<Tally>,
+    released: AtomicBool,
+}
+
+impl Life {
+    fn end(&self, status: ExitStatus, at: Uptime) {
+        let first = self.exit.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert((status, at));
+            first
+        });
+        if first {
+            self.tally.alive.fetch_sub(1, Ordering::Relaxed);
+            if !self.released.load(Ordering::Relaxed) {
+                self.tally.unsettled.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn release(&self) {
+        let ended = self.exit.borrow().is_some();
+        if !self.released.swap(true, Ordering::Relaxed) && ended {
+            self.tally.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl SimChild {
     fn end_after(&self, after: Duration, status: ExitStatus) {
-        let (exit, at) = (self.exit.clone(), self.clock.now() + after);
-        let end = move || {
-            exit.send_if_modified(|ended| {
-                let first = ended.is_none();
-                ended.get_or_insert((status, at));
-                first
-            });
-        };
+        let (life, at) = (self.life.clone(), self.clock.now() + after);
+        let end = move || life.end(status, at);
         if after.is_zero() {
             end();
         } else {
@@ -185,12 +240,14 @@ impl SimChild {
 impl ChildHandle for SimChild {
     fn signal(&self, signal: i32, _scope: Scope) {
         // What comes after the end is no part of its story.
-        if self.exit.borrow().is_some() {
+        if self.life.exit.borrow().is_some() {
             return;
         }
         self.by_us.store(signal, Ordering::Relaxed);
         match (signal, self.on_stop) {
-            (libc::SIGKILL, _) => self.end_after(Duration::ZERO, ExitStatus::Signal(signal)),
+            (libc::SIGKILL | libc::SIGSEGV | libc::SIGABRT | libc::SIGBUS | libc::SIGILL, _) => {
+                self.end_after(Duration::ZERO, ExitStatus::Signal(signal));
+            }
             (_, OnStop::Exit(after, status)) => self.end_after(after, status),
             (_, OnStop::Ignore) => {}
         }
@@ -201,7 +258,7 @@ impl ChildHandle for SimChild {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        let mut exit = self.exit.subscribe();
+        let mut exit = self.life.exit.subscribe();
         let by_us = self.by_us.clone();
         Box::pin(async move {
             let ended = exit.wait_for(Option::is_some).await.ok().and_then(|e| *e);
@@ -218,12 +275,33 @@ impl ChildHandle for SimChild {
     }
 
     fn run(&self, _argv: Vec<String>, _timeout: Duration) -> BoxFuture<CommandOutcome> {
-        Box::pin(async { CommandOutcome::CouldNotRun("a simulated child runs no commands".into()) })
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = self.answers.get(turn % self.answers.len().max(1)).copied();
+        Box::pin(async move {
+            match answer {
+                Some(code) => CommandOutcome::Ended {
+                    status: ExitStatus::Code(code),
+                    output: Vec::new(),
+                },
+                None => CommandOutcome::CouldNotRun("its script has no answers".into()),
+            }
+        })
     }
 
     fn tree(&self) -> Tree {
         Tree::None
     }
 
-    fn release(&self) {}
+    fn release(&self) {
+        self.life.release();
+    }
+}
+
+impl Drop for SimChild {
+    fn drop(&mut self) {
+        // Nobody has a grip on it any more: it ends, as a process would.
+        self.life
+            .end(ExitStatus::Signal(libc::SIGKILL), self.clock.now());
+        self.life.release();
+    }
 }

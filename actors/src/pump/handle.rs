@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -48,6 +48,7 @@ pub struct Pump(Arc<Shared>);
 struct Shared {
     commands: Sender<Command>,
     bell: Arc<Bell>,
+    asked: AtomicU64,
     log_dir: Arc<Path>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -99,6 +100,7 @@ impl Pump {
         Ok(Self(Arc::new(Shared {
             commands,
             bell,
+            asked: AtomicU64::new(0),
             log_dir,
             thread,
         })))
@@ -230,6 +232,11 @@ impl Pump {
         self.0.bell.queued.load(Ordering::Relaxed)
     }
 
+    /// Commands sent so far, to tell whether anything was asked since.
+    pub fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
     /// Writes what is left, ends the thread and waits for it.
     pub fn stop(&self) {
         self.send(Command::Stop);
@@ -252,6 +259,7 @@ impl Pump {
 
 impl Shared {
     fn send(&self, command: Command) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.bell.queued.fetch_add(1, Ordering::Relaxed);
         if self.commands.send(command).is_err() {
             self.bell.queued.fetch_sub(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! `logs.*`: reading modules' output back.
 
-use super::types::{Name, Subscribed};
+use super::results::Subscribed;
+use super::types::Name;
 use super::{Context, OnConnection, Registry, on_connection, wait};
 use crate::bridge::logline::{LogLine, LogPlace};
 use crate::bridge::wire::RpcError;

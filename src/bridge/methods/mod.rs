@@ -4,6 +4,7 @@
 
 pub(crate) mod logs;
 mod module;
+pub mod results;
 mod runtime;
 pub mod types;
 

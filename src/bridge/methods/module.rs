@@ -1,8 +1,8 @@
 //! `module.*`: load, unload, start, stop, restart, kill, status, list, explain, wait.
 
+use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status};
 use super::types::{
-    Done, KillParams, List, LoadParams, LoadResult, LoadedModule, NoParams, OneModule, Outcome,
-    SignalWord, StartParams, Started, Status, StopParams, WaitParams,
+    KillParams, LoadParams, NoParams, OneModule, SignalWord, StartParams, StopParams, WaitParams,
 };
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;

@@ -1,8 +1,7 @@
 //! `runtime.*`, `policy.set`, `fault.inject`, `rpc.discover`, and what acts on the connection.
 
-use super::types::{
-    Done, DrainParams, InjectParams, NoParams, SubscribeParams, Subscribed, UnsubscribeParams,
-};
+use super::results::{Done, Subscribed};
+use super::types::{DrainParams, InjectParams, NoParams, SubscribeParams, UnsubscribeParams};
 use super::{Context, OnConnection, Registry, change, now, on_connection, wait};
 use crate::bridge::wire::RpcError;
 use schemars::JsonSchema;
