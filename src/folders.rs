@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where a runtime keeps things.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +82,8 @@ impl Folders {
     /// Names this runtime's life in cgroups and markers: unique on the machine at any time.
     #[must_use]
     pub fn instance(&self) -> String {
-        static SERIAL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         format!("{}-{serial}", std::process::id())
     }
 
@@ -129,10 +130,19 @@ fn make(path: &Path, mode: u32) -> Result<(), String> {
     if meta.mode() & 0o002 != 0 {
         return Err("everybody may write to it; run `chmod o-w` on it".into());
     }
-    let probe = path.join(".lair-probe");
-    fs::File::create(&probe).map_err(|e| format!("cannot write to it: {e}"))?;
-    let _ = fs::remove_file(&probe);
-    Ok(())
+    try_writing(path).map_err(|e| format!("cannot write to it: {e}"))
+}
+
+/// Others of its group may write to the folder as well: nothing that is there already is opened, followed or removed.
+fn try_writing(path: &Path) -> io::Result<()> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let probe = path.join(format!(".lair-probe-{}-{serial}", std::process::id()));
+    match fs::File::create_new(&probe) {
+        Ok(_) => fs::remove_file(&probe),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// The lock that keeps a second runtime off the same folders. Dropping it gives it back.

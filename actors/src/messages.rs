@@ -5,7 +5,7 @@
     reason = "fields are explained by the sentence of their message"
 )]
 
-use crate::backend::{ChildExit, ChildHandle, ReadySource, Started};
+use crate::backend::{ChildExit, ChildHandle, ReadySource};
 use crate::fault::Fault;
 use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
@@ -153,10 +153,8 @@ pub enum HealthReport {
 pub enum ModuleMsg {
     /// Begin (sent to itself after start, so that `pre_start` can't block).
     Launch,
-    /// The backend has it running.
-    Started(Started),
-    /// The backend could not start it.
-    Failed(StartFault),
+    /// The backend has it running, or could not start it.
+    Born(crate::undertaker::Birth),
     /// Give the start up.
     Abort,
     /// Pass a signal on.

@@ -9,6 +9,7 @@ use crate::backend::{Backend, ChildExit, ChildHandle, StartOrder, Started, is_tr
 use crate::files::LogFault;
 use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
 use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
+use crate::undertaker::Birth;
 use lair_manifests::launch;
 use lair_supervision::{ExitEvidence, StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -69,8 +70,11 @@ impl Actor for ModuleActor {
     ) -> Result<(), ActorProcessingErr> {
         match msg {
             ModuleMsg::Launch => state.launch(&myself),
-            ModuleMsg::Started(started) => state.started(&myself, started),
-            ModuleMsg::Failed(fault) => state.report(ModuleReport::SpawnFailed { fault }),
+            ModuleMsg::Born(mut birth) => match birth.take() {
+                Some(Ok(started)) => state.started(&myself, started),
+                Some(Err(fault)) => state.report(ModuleReport::SpawnFailed { fault }),
+                None => {}
+            },
             ModuleMsg::Abort => state.abort(),
             ModuleMsg::Signal { signal, scope } => {
                 if let Some(handle) = &state.handle {
@@ -102,33 +106,9 @@ impl ModuleState {
         let (id, inc) = (self.args.order.id.clone(), self.args.order.inc);
         let pump = self.args.pump.clone();
         let task = tokio::spawn(async move {
-            let (sent, orphan) = match start.await {
-                Ok(started) => {
-                    let handle = started.handle.clone();
-                    (
-                        owner.cast(ModuleMsg::Started(started)).is_ok(),
-                        Some(handle),
-                    )
-                }
-                Err(fault) => {
-                    let report = ModuleReport::SpawnFailed {
-                        fault: fault.clone(),
-                    };
-                    let sent = owner.cast(ModuleMsg::Failed(fault)).is_ok();
-                    if !sent {
-                        let _ = root.cast(RootMsg::Report {
-                            id: id.clone(),
-                            inc,
-                            report,
-                        });
-                    }
-                    (sent, None)
-                }
-            };
-            // The owner died while the start was under way: nobody else knows of this child.
-            if let (false, Some(handle)) = (sent, orphan) {
-                crate::undertaker::bury(handle, pump, root, id, inc);
-            }
+            // Sent or not, taken or not: nobody else knows of this child until its owner does.
+            let birth = Birth::new(start.await, pump, root, id, inc);
+            let _ = owner.cast(ModuleMsg::Born(birth));
         });
         self.start = Some(task.abort_handle());
     }

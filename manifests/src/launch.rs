@@ -88,6 +88,9 @@ pub struct NativeLaunch {
     pub env: BTreeMap<String, String>,
     /// Absolute working directory.
     pub workdir: PathBuf,
+    /// The module's own folder, where the manifest uses it: made before the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
     /// User to become (name or number); only a privileged runtime can.
     pub user: Option<String>,
     /// The child says `ready` by a newline on descriptor `LAIR_READY_FD` (s6).

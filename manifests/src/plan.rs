@@ -182,10 +182,16 @@ impl<'p> Planner<'p> {
         ];
         let mut argv = argv?;
         argv.extend(self.context.args.iter().cloned());
+        let workdir = workdir?;
+        let keeps = {
+            let mut words = argv.iter().chain(self.env.values()).chain([&workdir]);
+            words.any(|word| word.contains(&self.data))
+        };
         Some(NativeLaunch {
             argv,
             env: self.env.clone(),
-            workdir: self.absolute(&workdir?),
+            workdir: self.absolute(&workdir),
+            data: keeps.then(|| PathBuf::from(&self.data)),
             user: native.user.as_ref().map(ToString::to_string),
             ready_fd: health.ready.is_some() || startup.is_some_and(|p| p.fd),
             notify: notify.contains(&true),

@@ -89,7 +89,12 @@ impl RuntimeHandle {
         options: LoadOptions,
         origin: Origin,
     ) -> Result<Vec<(String, Loaded)>, Refused> {
-        let plans = crate::prepare::prepare(&self.inner, source, &options)?;
+        // A file on a slow disk, or a driver that wakes its devices first, must not hold everybody else up.
+        let inner = self.inner.clone();
+        let prepare = move || crate::prepare::prepare(&inner, source, &options);
+        let plans = tokio::task::spawn_blocking(prepare)
+            .await
+            .map_err(|e| Refused::new("internal", format!("the preparation broke off: {e}")))??;
         self.load_plans(plans, origin).await
     }
 
@@ -314,8 +319,11 @@ impl RuntimeHandle {
                 }
                 None => {}
             }
-            if newest.changed().await.is_err() {
-                return Err(Refused::new("internal", "the runtime has ended".into()));
+            tokio::select! {
+                biased;
+                news = newest.changed() => news.map_err(|_| root_gone())?,
+                // Nobody tells anything any more.
+                _ = self.root_ref()?.wait(None) => return Err(root_gone()),
             }
         }
     }

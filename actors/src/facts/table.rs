@@ -22,6 +22,9 @@ struct Kin {
 #[derive(Clone, Debug, Default)]
 pub struct ProcessTable {
     kin: BTreeMap<i32, Kin>,
+    /// Who has whom for a parent, and who is in which session: asked once for each tree.
+    children: BTreeMap<i32, Vec<i32>>,
+    sessions: BTreeMap<i32, Vec<i32>>,
 }
 
 impl ProcessTable {
@@ -31,7 +34,7 @@ impl ProcessTable {
         let Ok(all) = all_processes() else {
             return ProcessTable::default();
         };
-        let kin = all
+        let kin: BTreeMap<i32, Kin> = all
             .flatten()
             .filter_map(|process| process.stat().ok())
             .filter(alive)
@@ -43,22 +46,23 @@ impl ProcessTable {
                 (stat.pid, kin)
             })
             .collect();
-        ProcessTable { kin }
+        let mut table = ProcessTable::default();
+        for (pid, kin) in &kin {
+            table.children.entry(kin.parent).or_default().push(*pid);
+            table.sessions.entry(kin.session).or_default().push(*pid);
+        }
+        table.kin = kin;
+        table
     }
 
     /// `root`, its descendants, and whoever is in its session: descendants that lost their parent stay in that.
     fn family(&self, root: i32) -> Vec<i32> {
-        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for (pid, kin) in &self.kin {
-            children.entry(kin.parent).or_default().push(*pid);
-        }
-        let in_session = self.kin.iter().filter(|(_, kin)| kin.session == root);
-        let mut open: Vec<i32> = in_session.map(|(pid, _)| *pid).collect();
+        let mut open = self.sessions.get(&root).cloned().unwrap_or_default();
         open.extend(self.kin.contains_key(&root).then_some(root));
         let mut found = BTreeSet::new();
         while let Some(pid) = open.pop() {
             if found.insert(pid) {
-                open.extend(children.get(&pid).into_iter().flatten());
+                open.extend(self.children.get(&pid).into_iter().flatten());
             }
         }
         found.into_iter().collect()

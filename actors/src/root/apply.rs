@@ -30,6 +30,10 @@ impl RootState {
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
         let was_up = !known.child.is_down();
+        if decision.child.inc != known.child.inc {
+            self.starts += 1;
+            known.begins(self.starts);
+        }
         known.child = decision.child;
         match (was_up, !known.child.is_down()) {
             (false, true) => self.up += 1,
@@ -40,10 +44,11 @@ impl RootState {
             known.origin = origin;
         }
         let origin = known.origin.clone();
+        // Before anything is told or asked: who acts on an event finds at least the state it tells of.
+        self.show(id);
         for (inc, effect) in effects {
             self.apply(id, inc, effect, &origin).await;
         }
-        self.show(id);
         decision.answer
     }
 
@@ -116,12 +121,9 @@ impl RootState {
     }
 
     async fn spawn(&mut self, id: &ChildId, inc: u64) {
-        self.starts += 1;
-        let starts = self.starts;
         let Some(known) = self.children.get_mut(id) else {
             return;
         };
-        known.begins(starts);
         if let Some((fault, label)) = known.fail_next.take() {
             known.injected = Some((inc, label));
             let report = ModuleReport::SpawnFailed { fault };
@@ -194,6 +196,14 @@ impl RootState {
         }
     }
 
+    /// What was unwatched while no health actor was there to hear it.
+    pub(super) fn forget_unwatched(&self) {
+        self.args.memory.retain(|id, inc| {
+            let known = self.children.get(id).filter(|k| k.child.inc == inc);
+            known.is_some_and(|k| matches!(k.child.phase, lair_supervision::Phase::Up { .. }))
+        });
+    }
+
     /// Hands every running child to a new health actor.
     pub(super) fn rewatch(&self) {
         for (id, known) in &self.children {
@@ -218,7 +228,7 @@ impl RootState {
         known.arm(&*clock, timer, armed);
     }
 
-    fn entomb(&mut self, id: &ChildId) {
+    pub(super) fn entomb(&mut self, id: &ChildId) {
         let Some(known) = self.children.get_mut(id) else {
             return;
         };

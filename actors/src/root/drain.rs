@@ -2,7 +2,7 @@
 
 use super::RootState;
 use crate::messages::{DrainReport, RootMsg};
-use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, shutdown};
+use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, Uptime, shutdown};
 use ractor::RpcReplyPort;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(super) struct Drain {
     replies: Vec<RpcReplyPort<DrainReport>>,
     stopping: Vec<ChildId>,
+    /// When the next step is due. Timers of what was due later, before somebody was in more of a hurry, count no more.
+    until: Uptime,
     /// The deadline has passed and KILL was sent to all that was left.
     last_call: bool,
     /// The last call has passed too.
@@ -23,8 +25,13 @@ impl RootState {
         origin: Origin,
         reply: RpcReplyPort<DrainReport>,
     ) {
+        let until = self.now() + within;
         if let Some(drain) = &mut self.drain {
             drain.replies.push(reply);
+            // Whoever has less time decides: each is promised an answer within its own.
+            if !drain.last_call && until < drain.until {
+                self.arm_drain(until);
+            }
             return;
         }
         let mut known: Vec<_> = self.children.values().collect();
@@ -40,6 +47,7 @@ impl RootState {
         self.drain = Some(Drain {
             replies: vec![reply],
             stopping,
+            until,
             last_call: false,
             over: false,
         });
@@ -47,18 +55,23 @@ impl RootState {
             let event = ChildEvent::ShutdownRequested { grace: Some(grace) };
             self.step(&id, None, event, Some(origin.clone())).await;
         }
-        self.arm_drain(within);
+        self.arm_drain(until);
     }
 
     /// Skips the rest of everybody's grace.
     pub(super) async fn hurry_drain(&mut self) {
-        if self.drain.as_ref().is_some_and(|d| !d.last_call) {
+        let now = self.now();
+        if let Some(drain) = self.drain.as_mut().filter(|d| !d.last_call) {
+            drain.until = now;
             self.drain_deadline().await;
         }
     }
 
     pub(super) async fn drain_deadline(&mut self) {
-        let Some(drain) = &mut self.drain else { return };
+        let now = self.now();
+        let Some(drain) = self.drain.as_mut().filter(|d| d.until <= now) else {
+            return;
+        };
         if drain.last_call {
             drain.over = true;
             return;
@@ -75,7 +88,7 @@ impl RootState {
                 self.step(&id, None, ChildEvent::KillRequested, None).await;
             }
         }
-        self.arm_drain(confirm);
+        self.arm_drain(now + confirm);
     }
 
     /// Answers when all is down, or nothing more can be done.
@@ -142,10 +155,13 @@ impl RootState {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn arm_drain(&self, within: Duration) {
+    fn arm_drain(&mut self, until: Uptime) {
+        if let Some(drain) = &mut self.drain {
+            drain.until = until;
+        }
         let me = self.me.clone();
         self.args.clock.arm(
-            self.now() + within,
+            until,
             Box::new(move || {
                 let _ = me.cast(RootMsg::DrainDeadline);
             }),

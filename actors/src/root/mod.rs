@@ -181,9 +181,7 @@ impl Actor for RootActor {
                 if let Some(child) = state.children.get_mut(&id) {
                     child.forget_timer(timer);
                 }
-                state
-                    .step(&id, Some(inc), ChildEvent::Deadline(timer), None)
-                    .await;
+                state.hear(&id, inc, ChildEvent::Deadline(timer)).await;
             }
             RootMsg::LogState {
                 id,
@@ -307,11 +305,11 @@ impl RootState {
                 Loaded::New
             }
         };
+        self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
             self.publish(&id, NoticeKind::ModeFallback { reason }, origin);
         }
-        self.show(&id);
         Ok(outcome)
     }
 
@@ -320,9 +318,10 @@ impl RootState {
         if !known.child.is_down() {
             return Err(DeniedReason::StillUp);
         }
-        self.publish(id, NoticeKind::Unloaded, origin);
+        let inc = known.child.inc;
         self.children.remove(id);
         self.args.board.remove(id);
+        self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
     }
 
@@ -347,11 +346,13 @@ impl RootState {
         let Some(known) = self.children.get_mut(id) else {
             return;
         };
+        let mut orphan = false;
         let event = match report {
             ModuleReport::Spawned(spawned) => {
                 let identity = spawned.identity.clone();
                 if known.child.inc == inc {
                     known.came_up(*spawned, self.args.clock.wall_ms());
+                    orphan = !known.is_owned(inc, &self.owners);
                 }
                 ChildEvent::Spawned { identity }
             }
@@ -367,14 +368,24 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
-        let origin = known.origin_of(inc, &event);
+        self.hear(id, inc, event).await;
+        if orphan {
+            // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
+            self.entomb(id);
+        }
+    }
+
+    /// Takes in what was reported or has fallen due, with why it happened.
+    async fn hear(&mut self, id: &ChildId, inc: u64, event: ChildEvent) {
+        let known = self.children.get_mut(id);
+        let origin = known.and_then(|known| known.origin_of(inc, &event));
         self.step(id, Some(inc), event, origin).await;
     }
 
     async fn health(&mut self, id: &ChildId, inc: u64, change: HealthReport) {
         match change {
             HealthReport::Event(event) => {
-                self.step(id, Some(inc), event, None).await;
+                self.hear(id, inc, event).await;
             }
             HealthReport::Verdict(view) => {
                 let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
@@ -387,10 +398,10 @@ impl RootState {
                 };
                 let news = known.health.state != view.state;
                 known.health = view;
+                self.show(id);
                 if news {
                     self.publish(id, kind, Origin::Observed);
                 }
-                self.show(id);
             }
         }
     }
@@ -404,7 +415,6 @@ impl RootState {
             None => NoticeKind::LogRecovered { dropped },
         };
         self.publish(id, kind, Origin::Observed);
-        self.show(id);
     }
 
     async fn actor_gone(
@@ -425,10 +435,11 @@ impl RootState {
                 "the health actor died; starting a new one"
             );
             self.health = spawn_health(&self.me, &self.args, &self.pump).await?;
+            self.forget_unwatched();
             self.rewatch();
         } else if let Some((id, inc)) = self.owners.remove(&gone) {
             tracing::error!(module = %id, run = inc, why = failure.as_deref().unwrap_or("stopped"), "a module's owner died");
-            self.step(&id, Some(inc), ChildEvent::OwnerDied, None).await;
+            self.hear(&id, inc, ChildEvent::OwnerDied).await;
         }
         Ok(())
     }

@@ -59,10 +59,12 @@ impl Managed {
         self.backend = backend;
     }
 
-    /// A run begins: what was known of the log of the one before is not about this one.
+    /// A run begins: what was known of the log and the times of the one before is not about this one.
     pub fn begins(&mut self, place: u64) {
         self.started = place;
         self.log = None;
+        self.started_ms = None;
+        self.finished_ms = None;
     }
 
     pub fn came_up(&mut self, spawned: Spawned, wall_ms: u64) {
@@ -95,12 +97,29 @@ impl Managed {
             .map(|(_, owner)| owner)
     }
 
+    /// Is the owner of this incarnation alive, as far as was heard?
+    pub fn is_owned(&self, inc: u64, owners: &HashMap<ActorId, (ChildId, u64)>) -> bool {
+        let owner = self.owner_of(inc);
+        owner.is_some_and(|owner| owners.contains_key(&owner.get_id()))
+    }
+
     /// Why what is reported now happened; `None`: for the reason of what led to it (a stop that was asked for).
     pub fn origin_of(&mut self, inc: u64, event: &ChildEvent) -> Option<Origin> {
         let ends = matches!(
             event,
             ChildEvent::Exited { .. } | ChildEvent::SpawnFailed { .. }
         );
+        let troubles = matches!(
+            event,
+            ChildEvent::LostReadiness
+                | ChildEvent::LivenessFailed { .. }
+                | ChildEvent::Stalled
+                | ChildEvent::OwnerDied
+                | ChildEvent::Deadline(TimerKind::Start | TimerKind::Readiness)
+        );
+        if !ends && !troubles && !matches!(event, ChildEvent::Spawned { .. }) {
+            return None;
+        }
         if let Some((_, label)) = self.injected.as_ref().filter(|(of, _)| *of == inc) {
             let label = label.clone();
             if ends {
@@ -108,7 +127,14 @@ impl Managed {
             }
             return Some(Origin::Injected { label });
         }
-        let unasked = ends && matches!(self.child.phase, Phase::Up { .. });
+        let unasked = match self.child.phase {
+            Phase::Up { .. } => ends || troubles,
+            Phase::Spawning { abort: None, .. } => troubles,
+            Phase::Spawning { .. }
+            | Phase::Down(_)
+            | Phase::Stopping { .. }
+            | Phase::Waiting { .. } => false,
+        };
         unasked.then_some(Origin::Observed)
     }
 

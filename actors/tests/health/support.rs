@@ -322,6 +322,7 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         launch: Launch::Native(NativeLaunch {
             argv: vec!["true".into()],
             env: Default::default(),
+            data: None,
             workdir: "/".into(),
             user: None,
             ready_fd: false,

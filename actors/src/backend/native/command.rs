@@ -60,17 +60,15 @@ async fn spawn(
     };
     let name = format!("probe-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     let mut spec = spec(shared, &launch, &order, &name)?;
-    if let Some(dir) = group
+    let dir = group
         .map(|g| g.join(&name))
-        .filter(|dir| std::fs::create_dir(dir).is_ok())
-    {
-        spec.cgroups.extend(track::join(&dir));
-    }
-    shared
-        .keeper
-        .spawn(spec)
-        .await
-        .map_err(|refused| super::spawn_fault(refused, &launch))
+        .filter(|dir| std::fs::create_dir(dir).is_ok());
+    spec.cgroups.extend(dir.as_deref().and_then(track::join));
+    shared.keeper.spawn(spec).await.map_err(|refused| {
+        // The keeper removes the group of what it started, and it started nothing.
+        shared.tracking.unmake(dir.as_deref());
+        super::spawn_fault(refused, &launch)
+    })
 }
 
 async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> CommandOutcome {

@@ -2,7 +2,8 @@
 
 use super::{Key, Shared, command};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
-use crate::keeper::{self, EmptyNote, Ending, ExitNote, KeeperClient};
+use crate::facts::pids;
+use crate::keeper::{self, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
@@ -14,6 +15,9 @@ use tokio::sync::{oneshot, watch};
 
 /// After KILL, how long a tree without its leader may take to vanish before it is named as left over.
 const VANISH: Duration = Duration::from_secs(10);
+
+/// Time between two looks at a tree that no keeper watches.
+const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) struct Grip {
     keeper: KeeperClient,
@@ -87,26 +91,63 @@ impl Grip {
             .signal(self.key, self.plan.spec.stop_signal, keeper::Scope::All);
         match tokio::time::timeout(self.plan.spec.grace, &mut empty).await {
             Ok(Ok(EmptyNote)) => return Vec::new(),
-            Ok(Err(_)) => return self.names(),
+            Ok(Err(_)) => return self.clear_alone().await,
             Err(_) => {}
         }
         let _ = self.keeper.kill(self.key);
         match tokio::time::timeout(VANISH, &mut empty).await {
             Ok(Ok(EmptyNote)) => Vec::new(),
-            Ok(Err(_)) | Err(_) => self.names(),
+            Ok(Err(_)) => self.clear_alone().await,
+            Err(_) => self.names(),
         }
     }
 
-    fn names(&self) -> Vec<String> {
-        let Some(group) = &self.group else {
+    /// The keeper is gone, so nobody tells when the tree is: look for it, as long as it was given, then kill it.
+    async fn clear_alone(&self) -> Vec<String> {
+        if self.vanishes(0, self.plan.spec.grace).await {
             return Vec::new();
+        }
+        if let Some(group) = &self.group {
+            // Reaches what has thrown its marker away; before Linux 5.14 there is no such file.
+            let _ = fs::write(group.join("cgroup.kill"), "1");
+        }
+        if self.vanishes(libc::SIGKILL, VANISH).await {
+            Vec::new()
+        } else {
+            self.names()
+        }
+    }
+
+    /// Sends this again and again until nothing is left that it reaches; signal 0 only looks.
+    async fn vanishes(&self, signal: i32, within: Duration) -> bool {
+        let gone = async {
+            loop {
+                let (keeper, key) = (self.keeper.clone(), self.key);
+                let group = self.group.clone().map(Tree::Cgroup);
+                // It reads the whole of /proc.
+                let look = move || {
+                    let sent = keeper.signal(key, signal, keeper::Scope::All);
+                    sent == Err(SendFault::UnknownChild)
+                        && group.is_none_or(|group| pids(&group).is_empty())
+                };
+                if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
         };
-        let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        procs
-            .lines()
-            .filter_map(|pid| pid.parse().ok())
-            .map(|pid: i32| format!("pid {pid} {}", comm(pid)))
-            .collect()
+        tokio::time::timeout(within, gone).await.is_ok()
+    }
+
+    /// What is left. That nothing can be named is no proof, where no group lists the members.
+    fn names(&self) -> Vec<String> {
+        let left = pids(&self.tree());
+        let named = left.iter().map(|pid| format!("pid {pid} {}", comm(*pid)));
+        let named: Vec<String> = named.collect();
+        if named.is_empty() && self.group.is_none() {
+            return vec!["a process that could not be named".to_owned()];
+        }
+        named
     }
 
     /// A stop that was asked for is proven only when the declared ports can be taken again.

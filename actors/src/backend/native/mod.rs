@@ -15,7 +15,9 @@ use crate::keeper::{ChildKey, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild,
 use grip::Grip;
 use lair_manifests::launch::{Launch, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -108,6 +110,12 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     let _permit = shared.starts.acquire().await;
     let name = format!("{}.{}", order.id, order.inc);
     let mut spec = spec(&shared, launch, &order, &name)?;
+    if let Some(data) = &launch.data {
+        own_folder(data, spec.uid, spec.gid).map_err(|e| {
+            let doing = format!("make {}", data.display());
+            io_fault(StartStage::PrepareDirs, &doing, &e)
+        })?;
+    }
     let notify = if launch.notify {
         Some(notify::bind(&shared.options.run_dir, &name)?)
     } else {
@@ -152,8 +160,10 @@ fn grip(
     };
     let (ready, path) = match (streams.ready, notify) {
         (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
-        (None, Some(notify)) => (Some(ReadySource::Notify(notify.socket)), Some(notify.path)),
-        (None, None) => (None, None),
+        (None, notify) => match notify.and_then(notify::NotifySocket::hand_over) {
+            Some((socket, path)) => (Some(ReadySource::Notify(socket)), Some(path)),
+            None => (None, None),
+        },
     };
     let grip = Grip::new(
         shared.keeper.clone(),
@@ -173,6 +183,26 @@ fn grip(
         },
         ready,
         handle: grip,
+    }
+}
+
+/// Makes the folder for what a module keeps. One that is there already stays as it is.
+fn own_folder(dir: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let builder = || {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o750);
+        builder
+    };
+    if let Some(above) = dir.parent() {
+        builder().recursive(true).create(above)?;
+    }
+    match builder().create(dir) {
+        Ok(()) if uid.is_none() && gid.is_none() => Ok(()),
+        Ok(()) => chown(dir, uid, gid).inspect_err(|_| {
+            let _ = fs::remove_dir(dir);
+        }),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -13,10 +13,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A bound socket and its path.
+/// A bound socket and its path. Dropped with its path, it takes that along.
 pub(super) struct NotifySocket {
-    pub socket: OwnedFd,
-    pub path: PathBuf,
+    socket: Option<OwnedFd>,
+    path: PathBuf,
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        if self.socket.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl NotifySocket {
@@ -25,6 +33,12 @@ impl NotifySocket {
         let mut text = b"NOTIFY_SOCKET=".to_vec();
         text.extend_from_slice(self.path.as_os_str().as_bytes());
         CString::new(text).unwrap_or_default()
+    }
+
+    /// The socket, and the path that somebody else removes from now on.
+    pub fn hand_over(mut self) -> Option<(OwnedFd, PathBuf)> {
+        let socket = self.socket.take()?;
+        Some((socket, self.path.clone()))
     }
 }
 
@@ -43,6 +57,8 @@ fn try_bind(dir: &Path, name: &str) -> io::Result<NotifySocket> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     sockopt::set_socket_passcred(&socket, true)?;
     bind_to(&socket, &SocketAddrUnix::new(&path)?)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o666))?;
-    Ok(NotifySocket { socket, path })
+    let socket = Some(socket);
+    let bound = NotifySocket { socket, path };
+    fs::set_permissions(&bound.path, Permissions::from_mode(0o666))?;
+    Ok(bound)
 }
