@@ -4,10 +4,10 @@ use super::args::{Down, Global, Up, UpWait};
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
-use super::host::{self, Asked, Event, Host, me};
+use super::host::{self, Asked, Asks, Event, Host, me};
 use super::lifecycle;
 use super::out::say;
-use super::print::{Printer, Tails};
+use super::print::{Screen, Tails};
 use super::query;
 use super::style::Style;
 use crate::tail::Tail;
@@ -56,13 +56,22 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
 }
 
 async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
+    let mut screen = Screen::start()?;
     let mut host = start(global, args).await?;
     let handle = host.handle().clone();
     let ended = match begin(&handle, files).await {
-        Ok(names) => attend(&mut host, &handle, args, &names).await,
+        Ok(names) => {
+            if !args.quiet {
+                let style = Style::choose(global.color, &std::io::stdout());
+                follow(&handle, &names, style, &mut screen.tails);
+            }
+            attend(&mut host, &handle, args, &names, &mut screen).await
+        }
         Err(e) => Err(e),
     };
-    let drained = host.end(args.drain).await;
+    // Everything is stopped whether or not somebody reads what it says, and what it says last is shown as well.
+    let drained = screen.during(host.end(args.drain)).await;
+    screen.finish(&mut Asks::listen()?).await;
     let code = ended?;
     Ok(if code == exit::DONE { drained } else { code })
 }
@@ -112,13 +121,8 @@ async fn attend(
     handle: &RuntimeHandle,
     args: &Up,
     names: &[String],
+    screen: &mut Screen,
 ) -> Result<Code, CliError> {
-    let mut tails = Tails::default();
-    let printer =
-        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
-    if !args.quiet {
-        follow(handle, names, &mut tails);
-    }
     let mut seen = handle
         .events(Seq(0), 0)
         .notices
@@ -130,33 +134,33 @@ async fn attend(
     let ready = all_ready(handle, names, args);
     tokio::pin!(ready);
     let (mut said, mut newest) = (args.wait.is_none(), handle.newest_event());
-    let code = loop {
+    loop {
         tokio::select! {
             event = host.until_asked() => match event {
-                Event::Signal(Asked::End | Asked::Hangup) | Event::Drained => break exit::DONE,
+                Event::Signal(Asked::End | Asked::Hangup) | Event::Drained => {
+                    screen.hurry = true;
+                    return Ok(exit::DONE);
+                }
                 Event::Signal(_) => {}
-                Event::RootDied => break exit::FAILED,
+                Event::RootDied => return Ok(exit::FAILED),
             },
             done = &mut ready, if !said => {
                 said = true;
                 done?;
                 say("ready\n");
             }
-            () = tails.pass_on(&printer) => {}
+            () = screen.pass_on() => {}
             _ = newest.changed() => {
                 newest.borrow_and_update();
                 if let Some(code) = all_down(handle, names, &mut seen) {
-                    break code;
+                    return Ok(code);
                 }
             }
         }
-    };
-    tails.finish(&printer).await;
-    printer.finish().await;
-    Ok(code)
+    }
 }
 
-fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
+fn follow(handle: &RuntimeHandle, names: &[String], style: Style, tails: &mut Tails) {
     if names.len() > SHOWN {
         return say(&format!(
             "the output of {} modules is in {}\n",
@@ -164,7 +168,6 @@ fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
             handle.log_dir().display()
         ));
     }
-    let style = Style::choose(super::style::When::Auto, &std::io::stdout());
     let width = names.iter().map(String::len).max().unwrap_or(0);
     for name in names {
         match Tail::open(handle.log_dir(), name, Query::default(), None) {
