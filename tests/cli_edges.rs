@@ -2,7 +2,8 @@
 
 mod face;
 
-use face::{Lair, SOON, until};
+use face::{Lair, SLEEPER, SOON, until};
+use serde_json::Value;
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -100,4 +101,15 @@ fn run_shows_both_streams_in_the_order_of_the_log() {
     };
     assert_eq!(last(&all).len(), 19);
     assert_eq!(last(&all), last(&log));
+}
+
+#[test]
+fn parameters_may_be_written_over_several_lines() {
+    let lair = Lair::folder();
+    lair.module("idle", SLEEPER, "");
+    let lair = lair.serve(&[]);
+    let (code, out) = lair.ask(&["call", "module.status", "{\n  \"name\":\r\n  \"idle\"\n}\n"]);
+    assert_eq!(code, 0);
+    let status: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(status["name"], "idle");
 }
