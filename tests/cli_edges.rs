@@ -113,3 +113,71 @@ fn parameters_may_be_written_over_several_lines() {
     let status: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(status["name"], "idle");
 }
+
+#[test]
+fn doctor_says_in_words_what_it_says_in_json() {
+    let lair = Lair::folder();
+    let (code, json) = lair.ask(&["doctor", "-o", "json"]);
+    assert_eq!(code, 0);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let (code, words) = lair.ask(&["doctor"]);
+    assert_eq!(code, 0);
+    for finding in json["findings"].as_array().expect("findings") {
+        // The rest may differ between two looks: a folder's name, a number.
+        let what = finding["what"].as_str().expect("what");
+        let said: String = finding["text"]
+            .as_str()
+            .expect("text")
+            .chars()
+            .take(10)
+            .collect();
+        assert!(words.contains(&format!("{what}: {said}")), "{words}");
+    }
+}
+
+#[test]
+fn codes_and_formats_are_the_documented_ones_at_the_edges() {
+    let lair = Lair::folder();
+    let file = lair.module("idle", SLEEPER, "");
+    let file = file.to_str().expect("path");
+    let bounded = face::manifest("bounded", SLEEPER, "")
+        + "\n  resources: { memory: { limit: 1GiB, enforce: required } }\n";
+    let bounded_file = lair.dir.join("bounded.yaml");
+    fs::write(&bounded_file, bounded).expect("manifest");
+    let refused = lair.lair(&["run", bounded_file.to_str().expect("path")]);
+    assert!(
+        text(&refused.stderr).contains("limit_unenforceable"),
+        "{refused:?}"
+    );
+    assert_eq!(refused.status.code(), Some(5));
+
+    let lair = lair.serve(&[]);
+    assert_eq!(lair.ask(&["kill", "-s", "HUP", "idle"]).0, 3, "not running");
+    assert_eq!(
+        lair.ask(&["load", file, "-o", "name"]),
+        (0, "idle\n".into())
+    );
+    let (code, out) = lair.ask(&["load", file, "/no/such.yaml", "-o", "jsonl"]);
+    assert_eq!(code, 1, "the second file is not there");
+    assert_eq!(out, "{\"name\":\"idle\",\"result\":\"same\"}\n");
+    assert_eq!(
+        lair.ask(&["start", "idle", "--wait", "-o", "name"]),
+        (0, "idle\n".into())
+    );
+    assert_eq!(
+        lair.ask(&["logs", "idle", "--run", "99"]).0,
+        1,
+        "no such run"
+    );
+    assert_eq!(
+        lair.ask(&["logs", "idle", "--since", "99999999999-01-01T00:00:00Z"])
+            .0,
+        2
+    );
+    let (code, out) = lair.ask(&["down", file, "-o", "jsonl"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "{\"name\":\"idle\",\"result\":\"down\"}\n")
+    );
+    assert_eq!(lair.ask(&["status", "-o", "json"]), (0, "[]\n".into()));
+}

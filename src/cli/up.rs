@@ -1,12 +1,12 @@
 //! `lair up` and `lair down`: a stack in the foreground, or through the daemon.
 
-use super::args::{Down, Global, Up, UpWait};
+use super::args::{Down, Format, Global, Up, UpWait};
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
 use super::host::{self, Asked, Asks, Event, Host, me};
-use super::lifecycle;
-use super::out::say;
+use super::lifecycle::{self, Results};
+use super::out::{Out, say};
 use super::print::{Screen, Tails};
 use super::query;
 use super::style::Style;
@@ -52,7 +52,7 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
             "healthy"
         }
     });
-    lifecycle::worst(&mut client, &started, word, args.timeout)
+    lifecycle::worst(global, &mut client, &started, word, args.timeout)
 }
 
 async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
@@ -229,16 +229,32 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
     // What the daemon does not know is down already.
     stopped.retain(|(_, r)| !matches!(r, Err(e) if e.code == "unknown_module"));
     let timeout = args.timeout.or(Some(Duration::from_secs(120)));
-    let code = lifecycle::worst(&mut client, &stopped, Some("stopped"), timeout)?;
+    let code = lifecycle::worst(global, &mut client, &stopped, Some("stopped"), timeout)?;
     let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
     let forgotten =
         lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
-    for (name, result) in &forgotten {
-        if result.is_ok() {
-            query::out(global).text(&format!("{name}: down\n"))?;
-        }
+    report_down(&query::out(global), &forgotten)?;
+    Ok(code.max(lifecycle::worst(
+        global,
+        &mut client,
+        &forgotten,
+        None,
+        None,
+    )?))
+}
+
+fn report_down(out: &Out, forgotten: &Results) -> Result<(), CliError> {
+    let good = forgotten.iter().filter(|(_, result)| result.is_ok());
+    if out.structured() {
+        let all = good.map(|(name, _)| serde_json::json!({ "name": name, "result": "down" }));
+        return out.value(&all.collect());
     }
-    Ok(code.max(lifecycle::worst(&mut client, &forgotten, None, None)?))
+    let word = if out.format == Format::Name {
+        ""
+    } else {
+        ": down"
+    };
+    out.text(&good.fold(String::new(), |text, (name, _)| text + name + word + "\n"))
 }
 
 fn names_in(files: &[PathBuf]) -> Result<Vec<String>, CliError> {
