@@ -1,7 +1,6 @@
 //! Talking to a lair from Rust: the standard library and `serde_json`, no async runtime.
 //!
 //! `cargo run --example bridge_client -- /run/lair/lair.sock`
-
 #![allow(clippy::print_stdout, reason = "showing is what an example is for")]
 
 use serde_json::{Value, json};

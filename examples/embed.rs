@@ -1,7 +1,7 @@
 //! Embedding: one module under a supervision tree of your own program, in thirty lines.
 //!
 //! `cargo run --example embed`
-
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 #![allow(clippy::print_stdout, reason = "showing is what an example is for")]
 
 use lair::supervision::Origin;

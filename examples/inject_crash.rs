@@ -1,6 +1,8 @@
 //! Rehearsing a crash: a scripted module, a clock that stands still, and a fault on purpose, in thirty lines.
 //!
 //! `cargo run --example inject_crash`
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lair::supervision::ChildId;
 use lair::testing::{Fault, Simulation};

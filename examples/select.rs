@@ -1,6 +1,8 @@
 //! Which mode would it be, and why? The choice is a function of what it is given, and explains itself.
 //!
 //! `cargo run --example select`
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lair::manifests::config::RuntimeConfig;
 use lair::manifests::facts::{EngineFacts, ProgramFacts};

@@ -43,5 +43,5 @@ pub(crate) fn examine(inner: &Inner) -> Value {
 }
 
 fn finding(what: &str, verdict: &str, text: String, mend: Option<&str>) -> Value {
-    json!({ "what": what, "verdict": verdict, "text": text, "mend": mend })
+    json!({ "what": what, "verdict": verdict, "found": text, "mend": mend })
 }

@@ -4,6 +4,11 @@
 //! the same seed, scripts and calls give the same notices; [`Simulation::advance`] returns when all that it caused is
 //! done. Never: starts a process, or waits for the time that it simulates.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the clock is simulated here, so settling is waited for in real time"
+)]
+
 use crate::folders::Folders;
 use crate::handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
@@ -23,8 +28,9 @@ pub use lair_actors::backend::sim::{OnStop, Script};
 pub use lair_actors::clock::SimClock;
 pub use lair_actors::fault::{ActorKind, Fault};
 
-/// How often everybody else gets a turn before things count as quiet: longer than any chain of messages in lair.
-const TURNS: usize = 48;
+/// How often everybody else gets a turn before things count as quiet. A turn runs up to 61 tasks of a current-thread
+/// runtime, those included that were woken in it: a chain of messages takes one or two.
+const TURNS: usize = 8;
 /// The log pump answers from a thread of its own; how long it may take, in steps of 100 microseconds.
 const PATIENCE: usize = 100_000;
 

@@ -243,25 +243,47 @@ async fn a_log_folder_that_vanishes_is_noticed_and_made_again() {
 
 // E9
 #[tokio::test]
-async fn a_read_only_disk_degrades_the_log_and_leaves_the_module_alone() {
-    let (disk, lair) = on_small_disk("readonly").await;
-    let disk = disk.expect("this test mounts a tmpfs");
-    disk.remount("ro");
-    lair.sh("m", "while :; do echo x; sleep 0.02; done", "")
-        .await;
+async fn an_immutable_folder_degrades_the_log_and_leaves_the_module_alone() {
+    let lair = Lair::start("immutable").await;
+    let script = "while :; do head -c 20000 /dev/zero | tr '\\0' x; echo; sleep 0.02; done";
+    lair.sh("m", script, &small("64KiB", 8)).await;
+    lair.until("m", "talking", |s| s.logs.bytes > 10).await;
+    let folder = lair.handle.log_dir().join("m");
+    let held = machine::Immutable::make(&folder);
     lair.until("m", "degraded", |s| {
         lair.heard("m", "log_degraded") == 1 && s.logs.dropped > 0
     })
     .await;
-    let up = lair.status("m");
-    assert_eq!(up.state, "running");
-    disk.remount("rw");
+    assert_eq!(lair.status("m").state, "running");
+    drop(held);
     lair.until("m", "recovered", |_| lair.heard("m", "log_recovered") == 1)
         .await;
     let down = lair.stop("m").await;
     assert_eq!(down.exit.expect("an exit").signal, Some(15));
-    let kept = lair.output("m", "stdout").len() as u64;
-    assert_eq!(kept + down.logs.dropped, down.logs.bytes);
+    lair.end().await;
+}
+
+// E9
+#[tokio::test]
+async fn on_a_read_only_disk_a_start_fails_by_name_and_works_when_it_can_be_written_again() {
+    let (disk, lair) = on_small_disk("readonly").await;
+    let disk = disk.expect("this test mounts a tmpfs");
+    disk.remount("ro");
+    lair.sh("m", "echo x; exec sleep 1000", "").await;
+    let down = lair.until("m", "refused", |s| s.state == "failed").await;
+    let why = down.reason.expect("a reason");
+    let (stage, errno) = (why.stage.as_deref(), why.errno.as_deref());
+    assert_eq!(
+        (stage, errno),
+        (Some("open_logs"), Some("EROFS")),
+        "{why:?}"
+    );
+    disk.remount("rw");
+    lair.handle
+        .start("m", support::asker())
+        .await
+        .expect("a start");
+    lair.until("m", "talking", |s| s.logs.bytes == 2).await;
     lair.end().await;
 }
 

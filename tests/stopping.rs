@@ -489,7 +489,7 @@ async fn a_shutdown_does_not_wait_for_a_frozen_keeper() {
     drop(home);
 }
 
-/// B3, B5: a stop asks with the manifest's signal and the cause is told.
+/// Not the default TERM, and the cause is told.
 #[tokio::test]
 async fn the_manifests_stop_signal_is_the_one_that_is_sent() {
     let lair = Lair::start("b-signal").await;

@@ -3,11 +3,6 @@
 //! Promises: a full table, a stranger or an empty descriptor table costs one line or a pause, never a spin. Never:
 //! lets a connection outlive [`serve`].
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a pause after a failed accept; no lifecycle decision depends on it"
-)]
-
 use super::listen::{Bound, Watch};
 use super::methods::Context;
 use super::peer::{Peer, PeerPolicy};

@@ -3,11 +3,6 @@
 //! Promises: exactly one reply per id, in any order; what changes something is carried out even if the peer leaves;
 //! a peer that does not read is not read from. Never: spawns a task or waits for an actor to answer a read.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a look at the peer's socket; no lifecycle decision depends on it"
-)]
-
 use super::frame::{FrameError, FrameReader};
 use super::methods::logs::FollowParams;
 use super::methods::results::{Done, Subscribed};

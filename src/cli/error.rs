@@ -7,7 +7,7 @@ use crate::handle::Refused;
 use std::fmt::Write;
 
 /// An error of the program.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CliError {
     /// Stable code.
     pub code: String,

@@ -123,13 +123,7 @@ pub fn worst(
     for (name, result) in results {
         match result {
             Ok(_) => waits.push(name.clone()),
-            Err(e) => failures.push(CliError {
-                message: e.message.clone(),
-                code: e.code.clone(),
-                evidence: e.evidence.clone(),
-                help: e.help.clone(),
-                exit: e.exit,
-            }),
+            Err(e) => failures.push(e.clone()),
         }
     }
     if let Some(word) = wait {

@@ -3,8 +3,6 @@
 //! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
 //! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
 
-#![allow(clippy::disallowed_methods, reason = "the program's end")]
-
 pub mod args;
 pub mod error;
 pub mod exit;

@@ -123,11 +123,7 @@ async fn attend(
     names: &[String],
     screen: &mut Screen,
 ) -> Result<Code, CliError> {
-    let mut seen = handle
-        .events(Seq(0), 0)
-        .notices
-        .last()
-        .map_or(*handle.newest_event().borrow(), |n| n.seq);
+    let mut seen = *handle.newest_event().borrow();
     for name in names {
         handle.start(name, me("host")).await?;
     }

@@ -55,7 +55,7 @@ pub struct LoadOptions {
     pub env: BTreeMap<String, String>,
 }
 
-/// What [`RuntimeHandle::wait`] waits for.
+/// What [`RuntimeHandle::wait`](super::RuntimeHandle::wait) waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitFor {

@@ -170,3 +170,24 @@ pub fn segments(dir: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// A folder in which nothing can be made or removed, until this is dropped.
+pub struct Immutable(PathBuf);
+
+impl Immutable {
+    pub fn make(folder: &Path) -> Self {
+        chattr("+i", folder);
+        Immutable(folder.to_owned())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(how: &str, folder: &Path) {
+    let done = Command::new("chattr").arg(how).arg(folder).status();
+    assert!(done.is_ok_and(|s| s.success()), "chattr {how} failed");
+}

@@ -1,5 +1,10 @@
 //! Ending a run's streams: by their ends, or by a bound.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the pump's thread has its own timers: bytes never wait for an actor"
+)]
+
 use std::time::Instant;
 
 use super::command::Drained;
