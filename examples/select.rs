@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example select`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lair::manifests::config::RuntimeConfig;
 use lair::manifests::facts::{EngineFacts, ProgramFacts};
