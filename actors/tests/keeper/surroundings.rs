@@ -260,7 +260,11 @@ fn a_launcher_with_closed_standard_streams_mixes_nothing_up() {
             "/dev/null",
             "/dev/null",
             "anon_inode:[signalfd]".split(":[").next().unwrap(),
-            "socket"
+            "socket",
+            // The slots for a child's ends of its streams lead nowhere between two starts.
+            "/dev/null",
+            "/dev/null",
+            "/dev/null",
         ]
     );
     drop(ours);
