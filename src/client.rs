@@ -12,6 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Bytes of calls after which their replies are read before more is written.
+const AT_ONCE: usize = 16 * 1024;
+
 /// One connection to a bridge.
 pub struct Client {
     stream: UnixStream,
@@ -149,20 +152,34 @@ impl Client {
             .map_err(|e| CallError::Broken(format!("{method} answered: {e}")))
     }
 
-    /// Several calls in one write; the replies in the order of the calls.
+    /// Several calls, as many in one write as fit; the replies in the order of the calls.
     ///
     /// # Errors
     /// The connection broke. What the bridge refused is in the replies.
     pub fn send(&mut self, pipe: Pipeline) -> Result<Vec<Reply>, CallError> {
-        let first = self.next_id;
-        let mut text = Vec::new();
-        for (method, params) in &pipe.calls {
-            let id = self.next_id;
-            self.next_id += 1;
-            write_call(&mut text, id, method, params);
+        let mut replies = Vec::with_capacity(pipe.calls.len());
+        let mut rest = pipe.calls.as_slice();
+        while !rest.is_empty() {
+            let (first, mut text) = (self.next_id, Vec::new());
+            // The bridge reads no further while its replies are not taken: what is written at once must fit the
+            // socket, or both ends would wait for each other.
+            let mut many = 0;
+            while text.len() < AT_ONCE && many < rest.len() {
+                let (method, params) = &rest[many];
+                write_call(&mut text, self.next_id, method, params);
+                self.next_id += 1;
+                many += 1;
+            }
+            self.write_all(&text)?;
+            replies.extend(self.replies(first, many)?);
+            rest = &rest[many..];
         }
-        self.write_all(&text)?;
-        let mut replies: Vec<Option<Reply>> = pipe.calls.iter().map(|_| None).collect();
+        Ok(replies)
+    }
+
+    /// The replies to `many` calls, of which the first has the id `first`.
+    fn replies(&mut self, first: u64, many: usize) -> Result<Vec<Reply>, CallError> {
+        let mut replies: Vec<Option<Reply>> = (0..many).map(|_| None).collect();
         let mut missing = replies.len();
         while missing > 0 {
             let line = self.line()?;
@@ -290,8 +307,14 @@ impl Pipeline {
     /// # Errors
     /// The parameters can't be written as JSON.
     pub fn add<P: Serialize>(&mut self, method: &str, params: &P) -> Result<(), CallError> {
-        let params = serde_json::to_vec(params)
+        let mut params = serde_json::to_vec(params)
             .map_err(|e| CallError::Broken(format!("parameters: {e}")))?;
+        // JSON that was handed over as text keeps its line ends, which can only be space between its words.
+        for byte in &mut params {
+            if matches!(*byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
         self.calls.push((method.to_owned(), params));
         Ok(())
     }
@@ -306,4 +329,50 @@ fn write_call(out: &mut Vec<u8>, id: u64, method: &str, params: &[u8]) {
     out.extend_from_slice(br#","params":"#);
     out.extend_from_slice(params);
     out.extend_from_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    /// As the bridge does: it answers one line after the other, and reads none while its answer is not taken.
+    fn answer_all(listener: &UnixListener) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            return;
+        };
+        let Ok(lines) = stream.try_clone().map(|s| BufReader::new(s).lines()) else {
+            return;
+        };
+        for (n, _) in lines.map_while(Result::ok).enumerate() {
+            let reply = format!("{{\"id\":{},\"result\":\"{}\"}}\n", n + 1, "x".repeat(2000));
+            if stream.write_all(reply.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_of_calls_and_their_replies_do_not_wait_for_each_other() {
+        let dir = std::env::temp_dir().join(format!("lair-client-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("folder");
+        let path = dir.join("sock");
+        let listener = UnixListener::bind(&path).expect("bind");
+        std::thread::spawn(move || answer_all(&listener));
+        let (tell, told) = std::sync::mpsc::channel();
+        let asked = path.clone();
+        std::thread::spawn(move || {
+            let mut client = Client::connect(&asked).expect("connect");
+            let mut pipe = Pipeline::default();
+            for _ in 0..5000 {
+                pipe.add("module.status", &serde_json::json!({ "name": "a-module" }))
+                    .expect("call");
+            }
+            let _ = tell.send(client.send(pipe).map(|all| all.len()).ok());
+        });
+        let got = told.recv_timeout(Duration::from_secs(60));
+        assert_eq!(got, Ok(Some(5000)));
+        let _ = std::fs::remove_dir_all(dir);
+    }
 }

@@ -34,13 +34,24 @@ pub const RUN_NOT_FOUND: Code = Code(127);
 pub fn of_error(code: &str) -> Code {
     match code {
         "unknown_module" => UNKNOWN,
+        "not_running" => NOT_RUNNING,
         "timeout" => TIMEOUT,
         "usage" | "invalid_params" | "unknown_method" => USAGE,
         "unreachable" | "unsupported_version" => UNREACHABLE,
-        "untrusted" | "mode_unavailable" | "not_permitted" | "injection_disabled" | "refused"
-        | "policy" | "policy_denied" | "no_mode" | "admission" | "over_budget" | "unsupported" => {
-            REFUSED
-        }
+        "untrusted"
+        | "mode_unavailable"
+        | "not_permitted"
+        | "injection_disabled"
+        | "refused"
+        | "policy"
+        | "policy_denied"
+        | "no_mode"
+        | "admission"
+        | "over_budget"
+        | "unsupported"
+        | "limit_unenforceable"
+        | "sandbox_unavailable"
+        | "busy" => REFUSED,
         _ => FAILED,
     }
 }

@@ -1,6 +1,6 @@
 //! Verbs that change something: load, unload, start, stop, restart, kill.
 
-use super::args::{Global, Kill, Load, Names, Start, Stop, StopWait, UpWait};
+use super::args::{Format, Global, Kill, Load, Names, Start, Stop, StopWait, UpWait};
 use super::error::CliError;
 use super::exit::Code;
 use super::find;
@@ -94,6 +94,9 @@ pub fn report(out: &Out, results: &Results) -> Result<(), CliError> {
     if out.structured() {
         return out.value(&Value::Array(good.map(|(_, v)| v.clone()).collect()));
     }
+    if out.format == Format::Name {
+        return out.text(&good.fold(String::new(), |text, (name, _)| text + name + "\n"));
+    }
     let mut text = String::new();
     for (name, value) in good {
         match (value["result"].as_str(), value["run"].as_u64()) {
@@ -109,6 +112,7 @@ pub fn report(out: &Out, results: &Results) -> Result<(), CliError> {
 /// # Errors
 /// The connection broke.
 pub fn worst(
+    global: &Global,
     client: &mut Client,
     results: &Results,
     wait: Option<&str>,
@@ -135,7 +139,7 @@ pub fn worst(
         }
         client.set_timeout(None);
     }
-    let style = Style::choose(super::style::When::Auto, &std::io::stderr());
+    let style = Style::choose(global.color, &std::io::stderr());
     let code = failures
         .iter()
         .map(|e| e.exit)
@@ -169,14 +173,35 @@ pub fn load(global: &Global, args: &Load) -> Result<Code, CliError> {
     let mode = args
         .mode
         .map(|m| lair_manifests::launch::Mode::from(m).as_str());
-    let mut text = String::new();
+    let (mut loaded, mut ended) = (Vec::new(), Ok(super::exit::DONE));
     for file in &args.files {
-        for module in load_file(&mut client, file, mode)? {
-            text += &format!("{}: {}\n", module.name, module.result);
+        match load_file(&mut client, file, mode) {
+            Ok(modules) => loaded.extend(modules),
+            Err(e) => {
+                ended = Err(e);
+                break;
+            }
         }
     }
-    query::out(global).text(&text)?;
-    Ok(super::exit::DONE)
+    // What is loaded is loaded, whatever became of the next file.
+    report_loaded(&query::out(global), &loaded)?;
+    ended
+}
+
+fn report_loaded(out: &Out, loaded: &[Loaded]) -> Result<(), CliError> {
+    if out.structured() && !loaded.is_empty() {
+        let all = loaded
+            .iter()
+            .map(|m| json!({ "name": m.name, "result": m.result }));
+        return out.value(&all.collect());
+    }
+    out.text(&loaded.iter().fold(String::new(), |text, m| {
+        let more = match out.format {
+            Format::Name => String::new(),
+            _ => format!(": {}", m.result),
+        };
+        text + &m.name + &more + "\n"
+    }))
 }
 
 /// `lair unload`
@@ -185,7 +210,7 @@ pub fn load(global: &Global, args: &Load) -> Result<Code, CliError> {
 /// The daemon does not answer.
 pub fn unload(global: &Global, args: &Names) -> Result<Code, CliError> {
     let (mut client, results) = all(global, "module.unload", args, &json!({}))?;
-    worst(&mut client, &results, None, None)
+    worst(global, &mut client, &results, None, None)
 }
 
 /// `lair start`
@@ -201,7 +226,7 @@ pub fn start(global: &Global, args: &Start) -> Result<Code, CliError> {
             "healthy"
         }
     });
-    worst(&mut client, &results, word, args.timeout)
+    worst(global, &mut client, &results, word, args.timeout)
 }
 
 /// `lair stop` and `lair restart`
@@ -224,7 +249,7 @@ pub fn stop(global: &Global, args: &Stop, method: &str) -> Result<Code, CliError
         StopWait::Stopped => "stopped",
         StopWait::Ready => "ready",
     });
-    worst(&mut client, &results, word, args.timeout)
+    worst(global, &mut client, &results, word, args.timeout)
 }
 
 /// `lair kill`
@@ -238,6 +263,7 @@ pub fn kill(global: &Global, args: &Kill) -> Result<Code, CliError> {
     }
     let (mut client, results) = all(global, "module.kill", &args.names, &params)?;
     worst(
+        global,
         &mut client,
         &results,
         args.wait.then_some("stopped"),

@@ -2,21 +2,25 @@
 //!
 //! Promises: a reader that is slow or gone never holds the runtime up: what it has not taken stays in the log files.
 
+use super::error::CliError;
+use super::host::Asks;
 use super::style::{Style, Tone};
 use crate::tail::Tail;
 use lair_actors::files::StreamName;
 use lair_actors::files::read::Batch;
 use std::io::{self, Write};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Batches on their way to the thread.
 const QUEUE: usize = 4;
 
-struct Chunk {
-    out: Vec<u8>,
-    err: Vec<u8>,
-}
+/// How long a reader may take for the last of the output, once somebody has asked lair to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Bytes in the order of the log, each stretch with whether it goes to stderr.
+type Chunk = Vec<(bool, Vec<u8>)>;
 
 /// The thread, and the way to it.
 pub struct Printer {
@@ -32,8 +36,13 @@ impl Printer {
         let work = move || {
             let (mut out, mut err) = (true, true);
             while let Some(chunk) = from.blocking_recv() {
-                out = out && put(&mut io::stdout().lock(), &chunk.out);
-                err = err && put(&mut io::stderr().lock(), &chunk.err);
+                for (is_err, bytes) in chunk {
+                    if is_err {
+                        err = err && put(&mut io::stderr().lock(), &bytes);
+                    } else {
+                        out = out && put(&mut io::stdout().lock(), &bytes);
+                    }
+                }
             }
         };
         let thread = std::thread::Builder::new()
@@ -50,15 +59,18 @@ impl Printer {
 
     /// Hands a batch over; call after [`Printer::room`]. lair's own remarks are left out.
     pub fn print(&self, batch: &Batch, prefix: Option<&str>) {
-        let mut chunk = Chunk {
-            out: Vec::new(),
-            err: Vec::new(),
-        };
+        let mut chunk = Chunk::new();
         for entry in &batch.entries {
-            let to = match entry.stream {
-                StreamName::Stdout => &mut chunk.out,
-                StreamName::Stderr => &mut chunk.err,
+            let is_err = match entry.stream {
+                StreamName::Stdout => false,
+                StreamName::Stderr => true,
                 StreamName::Lair => continue,
+            };
+            if chunk.last().is_none_or(|(last, _)| *last != is_err) {
+                chunk.push((is_err, Vec::new()));
+            }
+            let Some((_, to)) = chunk.last_mut() else {
+                continue;
             };
             if let Some(prefix) = prefix {
                 to.extend_from_slice(prefix.as_bytes());
@@ -68,7 +80,7 @@ impl Printer {
                 to.push(b'\n');
             }
         }
-        if !(chunk.out.is_empty() && chunk.err.is_empty()) {
+        if !chunk.is_empty() {
             // There is room: nobody else sends.
             let _ = self.to.try_send(chunk);
         }
@@ -83,7 +95,69 @@ impl Printer {
 }
 
 fn put(to: &mut impl Write, bytes: &[u8]) -> bool {
-    bytes.is_empty() || to.write_all(bytes).and_then(|()| to.flush()).is_ok()
+    to.write_all(bytes).and_then(|()| to.flush()).is_ok()
+}
+
+/// Modules' output on its way from their logs to our own stdout and stderr.
+pub struct Screen {
+    /// The logs.
+    pub tails: Tails,
+    /// Somebody has asked lair to end: a reader that takes nothing is not waited for.
+    pub hurry: bool,
+    printer: Printer,
+}
+
+impl Screen {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start() -> Result<Self, CliError> {
+        let printer =
+            Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
+        Ok(Screen {
+            tails: Tails::default(),
+            hurry: false,
+            printer,
+        })
+    }
+
+    /// Prints what there is; waits until there is something.
+    pub async fn pass_on(&mut self) {
+        self.tails.pass_on(&self.printer).await;
+    }
+
+    /// Prints while something else is awaited.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.pass_on() => {}
+            }
+        }
+    }
+
+    /// Prints all that is left, as long as somebody reads it; what is not taken stays in the log files.
+    pub async fn finish(self, asks: &mut Asks) {
+        let Screen {
+            mut tails,
+            hurry,
+            printer,
+        } = self;
+        let rest = async {
+            tails.finish(&printer).await;
+            printer.finish().await;
+        };
+        tokio::pin!(rest);
+        if !hurry {
+            tokio::select! {
+                () = &mut rest => return,
+                () = asks.end_or_hangup() => {}
+            }
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    }
 }
 
 /// The logs of several modules, and how each is marked.

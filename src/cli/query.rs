@@ -151,7 +151,7 @@ pub fn status(global: &Global, args: &Status) -> Result<Code, CliError> {
 
 /// Values where they are wanted, text else.
 fn show(out: &Out, one: bool, mut values: Vec<Value>, text: &str) -> Result<(), CliError> {
-    if !out.structured() || values.is_empty() {
+    if !out.structured() || (one && values.is_empty()) {
         return out.text(text);
     }
     out.value(&if one {

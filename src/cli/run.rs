@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
 use super::host::{self, Asks, me};
-use super::print::{Printer, Tails};
+use super::print::Screen;
 use crate::tail::Tail;
 use crate::{LoadOptions, ManifestSource, Runtime, RuntimeHandle, RuntimeOptions, WaitFor};
 use lair_actors::files::read::Query;
@@ -87,17 +87,14 @@ async fn supervise(handle: &RuntimeHandle, args: &Run, asks: &mut Asks) -> Resul
         let error = CliError::new("usage", "`run` takes one module; this is a stack");
         return Err(error.with_help("use `lair up`"));
     };
-    let mut tails = Tails::default();
+    let mut screen = Screen::start()?;
     match Tail::open(handle.log_dir(), name, Query::default(), None) {
-        Ok(tail) => tails.add(None, tail),
+        Ok(tail) => screen.tails.add(None, tail),
         Err(e) => super::out::say(&format!("warning: the output can't be shown: {e}\n")),
     }
-    let printer =
-        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
     handle.start(name, me("host")).await?;
-    let status = until_down(handle, name, asks, &mut tails, &printer).await?;
-    tails.finish(&printer).await;
-    printer.finish().await;
+    let status = until_down(handle, name, asks, &mut screen).await?;
+    screen.finish(asks).await;
     outcome(&status)
 }
 
@@ -105,8 +102,7 @@ async fn until_down(
     handle: &RuntimeHandle,
     name: &str,
     asks: &mut Asks,
-    tails: &mut Tails,
-    printer: &Printer,
+    screen: &mut Screen,
 ) -> Result<ModuleStatus, CliError> {
     let down = handle.wait(name, WaitFor::Stopped, None);
     tokio::pin!(down);
@@ -116,13 +112,14 @@ async fn until_down(
             status = &mut down => return Ok(status?),
             () = asks.end_or_hangup() => {
                 asked += 1;
+                screen.hurry = true;
                 if asked == 1 {
                     handle.stop(name, None, me("signal")).await?;
                 } else {
                     handle.kill(name, None, me("signal")).await?;
                 }
             }
-            () = tails.pass_on(printer) => {}
+            () = screen.pass_on() => {}
         }
     }
 }

@@ -11,7 +11,8 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let mut t = clock.splitn(3, ':').map(|x| x.parse::<i64>().ok());
     let (hour, minute, second) = (t.next()??, t.next()??, t.next()??);
-    if !(1..=12).contains(&month)
+    if !(0..=9999).contains(&year)
+        || !(1..=12).contains(&month)
         || !(1..=31).contains(&day)
         || hour > 23
         || minute > 59
@@ -132,7 +133,9 @@ mod test {
             parse_rfc3339("2024-02-29T00:00:00Z"),
             Some(1_709_164_800_000)
         );
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        for wrong in ["yesterday", "9999999999999999-01-01T00:00:00Z"] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `lair up` and `lair down`: a stack in the foreground, or through the daemon.
 
-use super::args::{Down, Global, Up, UpWait};
+use super::args::{Down, Format, Global, Up, UpWait};
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
-use super::host::{self, Asked, Event, Host, me};
-use super::lifecycle;
-use super::out::say;
-use super::print::{Printer, Tails};
+use super::host::{self, Asked, Asks, Event, Host, me};
+use super::lifecycle::{self, Results};
+use super::out::{Out, say};
+use super::print::{Screen, Tails};
 use super::query;
 use super::style::Style;
 use crate::tail::Tail;
@@ -52,17 +52,26 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
             "healthy"
         }
     });
-    lifecycle::worst(&mut client, &started, word, args.timeout)
+    lifecycle::worst(global, &mut client, &started, word, args.timeout)
 }
 
 async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
+    let mut screen = Screen::start()?;
     let mut host = start(global, args).await?;
     let handle = host.handle().clone();
     let ended = match begin(&handle, files).await {
-        Ok(names) => attend(&mut host, &handle, args, &names).await,
+        Ok(names) => {
+            if !args.quiet {
+                let style = Style::choose(global.color, &std::io::stdout());
+                follow(&handle, &names, style, &mut screen.tails);
+            }
+            attend(&mut host, &handle, args, &names, &mut screen).await
+        }
         Err(e) => Err(e),
     };
-    let drained = host.end(args.drain).await;
+    // Everything is stopped whether or not somebody reads what it says, and what it says last is shown as well.
+    let drained = screen.during(host.end(args.drain)).await;
+    screen.finish(&mut Asks::listen()?).await;
     let code = ended?;
     Ok(if code == exit::DONE { drained } else { code })
 }
@@ -112,13 +121,8 @@ async fn attend(
     handle: &RuntimeHandle,
     args: &Up,
     names: &[String],
+    screen: &mut Screen,
 ) -> Result<Code, CliError> {
-    let mut tails = Tails::default();
-    let printer =
-        Printer::start().ok_or_else(|| CliError::new("internal", "cannot start a thread"))?;
-    if !args.quiet {
-        follow(handle, names, &mut tails);
-    }
     let mut seen = *handle.newest_event().borrow();
     for name in names {
         handle.start(name, me("host")).await?;
@@ -126,33 +130,33 @@ async fn attend(
     let ready = all_ready(handle, names, args);
     tokio::pin!(ready);
     let (mut said, mut newest) = (args.wait.is_none(), handle.newest_event());
-    let code = loop {
+    loop {
         tokio::select! {
             event = host.until_asked() => match event {
-                Event::Signal(Asked::End | Asked::Hangup) | Event::Drained => break exit::DONE,
+                Event::Signal(Asked::End | Asked::Hangup) | Event::Drained => {
+                    screen.hurry = true;
+                    return Ok(exit::DONE);
+                }
                 Event::Signal(_) => {}
-                Event::RootDied => break exit::FAILED,
+                Event::RootDied => return Ok(exit::FAILED),
             },
             done = &mut ready, if !said => {
                 said = true;
                 done?;
                 say("ready\n");
             }
-            () = tails.pass_on(&printer) => {}
+            () = screen.pass_on() => {}
             _ = newest.changed() => {
                 newest.borrow_and_update();
                 if let Some(code) = all_down(handle, names, &mut seen) {
-                    break code;
+                    return Ok(code);
                 }
             }
         }
-    };
-    tails.finish(&printer).await;
-    printer.finish().await;
-    Ok(code)
+    }
 }
 
-fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
+fn follow(handle: &RuntimeHandle, names: &[String], style: Style, tails: &mut Tails) {
     if names.len() > SHOWN {
         return say(&format!(
             "the output of {} modules is in {}\n",
@@ -160,7 +164,6 @@ fn follow(handle: &RuntimeHandle, names: &[String], tails: &mut Tails) {
             handle.log_dir().display()
         ));
     }
-    let style = Style::choose(super::style::When::Auto, &std::io::stdout());
     let width = names.iter().map(String::len).max().unwrap_or(0);
     for name in names {
         match Tail::open(handle.log_dir(), name, Query::default(), None) {
@@ -222,16 +225,32 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
     // What the daemon does not know is down already.
     stopped.retain(|(_, r)| !matches!(r, Err(e) if e.code == "unknown_module"));
     let timeout = args.timeout.or(Some(Duration::from_secs(120)));
-    let code = lifecycle::worst(&mut client, &stopped, Some("stopped"), timeout)?;
+    let code = lifecycle::worst(global, &mut client, &stopped, Some("stopped"), timeout)?;
     let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
     let forgotten =
         lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
-    for (name, result) in &forgotten {
-        if result.is_ok() {
-            query::out(global).text(&format!("{name}: down\n"))?;
-        }
+    report_down(&query::out(global), &forgotten)?;
+    Ok(code.max(lifecycle::worst(
+        global,
+        &mut client,
+        &forgotten,
+        None,
+        None,
+    )?))
+}
+
+fn report_down(out: &Out, forgotten: &Results) -> Result<(), CliError> {
+    let good = forgotten.iter().filter(|(_, result)| result.is_ok());
+    if out.structured() {
+        let all = good.map(|(name, _)| serde_json::json!({ "name": name, "result": "down" }));
+        return out.value(&all.collect());
     }
-    Ok(code.max(lifecycle::worst(&mut client, &forgotten, None, None)?))
+    let word = if out.format == Format::Name {
+        ""
+    } else {
+        ": down"
+    };
+    out.text(&good.fold(String::new(), |text, (name, _)| text + name + word + "\n"))
 }
 
 fn names_in(files: &[PathBuf]) -> Result<Vec<String>, CliError> {

@@ -25,6 +25,14 @@ fn enter(plan: &Plan<'_>) -> Result<std::convert::Infallible, SpawnFault> {
     // SAFETY (this function and those it calls): plain system calls; every pointer comes from `plan`, which
     // lives on, unchanged, in the suspended keeper.
     unsafe {
+        // First of all: until then every change to a descriptor would be a change to the keeper's.
+        if let Some(first) = plan.cut {
+            let cut = libc::CLOSE_RANGE_UNSHARE;
+            step(
+                Stage::Clone,
+                libc::syscall(libc::SYS_close_range, first, u32::MAX, cut),
+            )?;
+        }
         step(Stage::Session, libc::syscall(libc::SYS_setsid))?;
         connect_streams(plan)?;
         for file in &plan.cgroup_files {

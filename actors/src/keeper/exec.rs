@@ -33,6 +33,10 @@ pub(super) struct Undo {
 pub(super) struct Launcher {
     stack: *mut c_void,
     undo: Undo,
+    /// Low descriptors at which a child finds its ends of the streams; `/dev/null` between two starts.
+    slots: [OwnedFd; 3],
+    /// Whether the kernel can cut a shared descriptor table down in the child (Linux 5.9).
+    can_cut: Cell<bool>,
 }
 
 /// A child that runs, and our ends of its streams: stdout, stderr, readiness.
@@ -50,6 +54,8 @@ pub(super) struct Plan<'a> {
     pub(super) env: Vec<*const c_char>,
     pub(super) cgroup_files: Vec<CString>,
     pub(super) clear_groups: bool,
+    /// The table is shared with the keeper's; everything from here on is left out of the child's own copy.
+    pub(super) cut: Option<u32>,
     pub(super) outputs: [RawFd; 2],
     pub(super) ready: Option<RawFd>,
     pub(super) failure: Cell<Option<SpawnFault>>,
@@ -72,7 +78,12 @@ impl Launcher {
         if stack == libc::MAP_FAILED {
             Err(io::Error::last_os_error())
         } else {
-            Ok(Self { stack, undo })
+            Ok(Self {
+                stack,
+                undo,
+                slots: [null()?, null()?, null()?],
+                can_cut: Cell::new(true),
+            })
         }
     }
 
@@ -84,8 +95,10 @@ impl Launcher {
             ours.push(read);
             theirs.push(write);
         }
+        let slots = self.fill(&theirs)?;
+        drop(theirs);
         let extra = extra_env(spec);
-        let plan = Plan {
+        let mut plan = Plan {
             spec,
             undo: &self.undo,
             programs: programs(spec),
@@ -97,25 +110,72 @@ impl Launcher {
                 && spec
                     .uid
                     .is_some_and(|uid| uid != unsafe { libc::geteuid() }),
-            outputs: [raw(&theirs, 0), raw(&theirs, 1)],
-            ready: spec.ready.then(|| raw(&theirs, 2)),
+            cut: self.cut(),
+            outputs: [slots[0], slots[1]],
+            ready: spec.ready.then_some(slots[2]),
             failure: Cell::new(None),
         };
-        let pid = self
-            .vfork(&plan)
-            .map_err(|fault| at(Stage::Clone, &fault))?;
+        let mut pid = self.start(&plan);
+        if pid.is_err() && plan.cut.is_some() && !self.can_cut.get() {
+            plan.cut = None;
+            pid = self.start(&plan);
+        }
+        self.empty();
+        Ok(Launched {
+            pid: pid?,
+            streams: ours,
+        })
+    }
+
+    fn start(&self, plan: &Plan<'_>) -> Result<i32, SpawnFault> {
+        plan.failure.set(None);
+        let pid = self.vfork(plan).map_err(|fault| at(Stage::Clone, &fault))?;
         match plan.failure.get() {
-            None => Ok(Launched { pid, streams: ours }),
+            None => Ok(pid),
             Some(fault) => {
                 bury(pid);
+                // Only cutting the table down can fail at this stage in the child.
+                if fault.stage == Stage::Clone {
+                    self.can_cut.set(false);
+                }
                 Err(fault)
             }
         }
     }
 
+    /// Puts the child's ends into the slots.
+    fn fill(&self, theirs: &[OwnedFd]) -> Result<[RawFd; 3], SpawnFault> {
+        for (slot, end) in self.slots.iter().zip(theirs) {
+            put(end, slot).map_err(|fault| at(Stage::Pipes, &fault))?;
+        }
+        Ok([0, 1, 2].map(|index| raw(&self.slots, index)))
+    }
+
+    /// Takes the child's ends out again: with one left here, its streams would never end.
+    fn empty(&self) {
+        for slot in &self.slots {
+            // SAFETY: descriptor 0 is the keeper's /dev/null for as long as it lives.
+            let null = unsafe { std::os::fd::BorrowedFd::borrow_raw(0) };
+            let _ = put(&null, slot);
+        }
+    }
+
+    fn cut(&self) -> Option<u32> {
+        let highest = self.slots.iter().map(AsRawFd::as_raw_fd).max()?;
+        u32::try_from(highest + 1)
+            .ok()
+            .filter(|_| self.can_cut.get())
+    }
+
     /// Returns once the child has executed its program or has ended.
     fn vfork(&self, plan: &Plan<'_>) -> io::Result<i32> {
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // A copy of the table costs more with every child there is; the child cuts a shared one down for itself.
+        let shared = if plan.cut.is_some() {
+            libc::CLONE_FILES
+        } else {
+            0
+        };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | shared | libc::SIGCHLD;
         let argument = std::ptr::from_ref(plan).cast_mut().cast::<c_void>();
         // SAFETY: the stack is ours, used by nobody else, and free again when clone returns, since CLONE_VFORK
         // suspends this only thread until the child is done with our memory. `plan` outlives that by the borrow.
@@ -137,6 +197,25 @@ fn at(stage: Stage, fault: &io::Error) -> SpawnFault {
 
 fn raw(fds: &[OwnedFd], index: usize) -> RawFd {
     fds.get(index).map_or(-1, AsRawFd::as_raw_fd)
+}
+
+/// A descriptor that leads nowhere, above those that programs know by number.
+fn null() -> io::Result<OwnedFd> {
+    // SAFETY: descriptor 0 is the keeper's /dev/null; on success the new one is owned by nobody else.
+    unsafe {
+        match libc::fcntl(0, libc::F_DUPFD_CLOEXEC, READY_FD + 1) {
+            fd if fd < 0 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+fn put(from: &impl AsRawFd, slot: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both are open; what the slot led to before is closed by the kernel in the same step.
+    match unsafe { libc::dup3(from.as_raw_fd(), slot.as_raw_fd(), libc::O_CLOEXEC) } {
+        fd if fd < 0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// The reading end does not block; the writing end is the child's and must.

@@ -23,6 +23,7 @@
 mod boot;
 mod cgroup;
 mod children;
+mod chores;
 mod client;
 mod door;
 mod enter;

@@ -116,11 +116,8 @@ impl Keeper {
 
     pub(super) fn forget_if_finished(&mut self, key: ChildKey) {
         if let Some(entry) = self.children.forget_finished(key) {
-            entry
-                .cgroups
-                .iter()
-                .filter(|group| group.ours)
-                .for_each(super::cgroup::remove);
+            let ours = entry.cgroups.into_iter().filter(|group| group.ours);
+            self.chores.add(ours);
         }
     }
 

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::boot::{Ground, Orders};
 use super::children::Children;
+use super::chores::Chores;
 use super::door::Door;
 use super::exec::Launcher;
 use super::family;
@@ -39,6 +40,7 @@ const TURN: usize = 64;
 /// The keeper's whole state.
 pub(super) struct Keeper {
     pub(super) children: Children,
+    pub(super) chores: Chores,
     pub(super) launcher: Launcher,
     pub(super) rounds: Rounds,
     pub(super) phase: Phase,
@@ -82,6 +84,7 @@ impl Keeper {
         let pid = std::process::id().cast_signed();
         Ok(Self {
             children: Children::default(),
+            chores: Chores::default(),
             launcher: Launcher::new(ground.undo)?,
             rounds: Rounds::default(),
             phase: Phase::Serving,
@@ -109,7 +112,9 @@ impl Keeper {
             self.settle_slowly();
             self.kill_round();
             self.flush();
+            self.chores.turn();
             if self.finished() {
+                self.chores.finish();
                 self.door.close();
                 return Ok(());
             }
@@ -189,7 +194,10 @@ impl Keeper {
             _ => None,
         };
         let retry = (self.blocked == Some(Blocked::Starved)).then(|| now + RETRY);
-        let next = [stop, retry, self.next_round()].into_iter().flatten().min();
+        let next = [stop, retry, self.next_round(), self.chores.due()]
+            .into_iter()
+            .flatten()
+            .min();
         next.map_or(-1, |at| {
             let left = at.saturating_duration_since(now).as_micros().div_ceil(1000);
             i32::try_from(left).unwrap_or(i32::MAX)

@@ -227,10 +227,10 @@ fn gather(reader: &LogReader, mut query: Query, p: &ReadParams) -> Result<ReadRe
 
 fn which_run(reader: &LogReader, run: i64) -> Result<u64, RpcError> {
     let unknown = || RpcError::refused("unknown_run", "no log of such a run is kept");
-    if let Ok(run) = u64::try_from(run) {
-        return Ok(run);
-    }
     let runs = reader.runs().map_err(|e| unreadable(&e))?;
+    if let Ok(run) = u64::try_from(run) {
+        return runs.contains(&run).then_some(run).ok_or_else(unknown);
+    }
     let back = usize::try_from(run.unsigned_abs()).unwrap_or(usize::MAX);
     runs.len()
         .checked_sub(back.saturating_add(1))
