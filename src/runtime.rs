@@ -20,7 +20,7 @@ use lair_supervision::Origin;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// How a runtime shall be.
@@ -121,11 +121,11 @@ impl RuntimeError {
 /// How long the keeper may take to end when all modules should be gone.
 const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// One running lair, owned. Dropping it ends all its modules without grace: prefer [`Runtime::shutdown`].
+/// One running lair, owned. Dropping it with the last clone of its handle ends all its modules without grace, and lets
+/// go of its folders: prefer [`Runtime::shutdown`].
 pub struct Runtime {
     handle: RuntimeHandle,
     keeper: Option<KeeperClient>,
-    _lock: Option<Lock>,
 }
 
 impl Runtime {
@@ -198,6 +198,7 @@ impl Runtime {
             memory_total: facts::host().memory_total,
             tracking,
             gpus: GpuReader::new(None),
+            lock: Mutex::new(lock),
         };
         let args = RootArgs {
             clock: inner.clock.clone(),
@@ -216,7 +217,6 @@ impl Runtime {
         Ok(Runtime {
             handle: RuntimeHandle::new(inner),
             keeper,
-            _lock: lock,
         })
     }
 

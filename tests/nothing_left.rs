@@ -2,7 +2,7 @@
 
 mod support;
 
-use lair::{Folders, WaitFor};
+use lair::{Folders, Runtime, RuntimeOptions, WaitFor};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -116,4 +116,28 @@ fn looking_whether_a_folder_can_be_written_follows_nothing_that_was_planted() {
         "precious"
     );
     assert!(planted.is_symlink(), "it is not ours to remove");
+}
+
+#[tokio::test]
+async fn the_folders_stay_locked_while_modules_may_live_in_them() {
+    let lair = Lair::start("locked").await;
+    lair.sh("m", "exec sleep 1000", "").await;
+    lair.wait("m", WaitFor::Ready).await;
+    let options = || {
+        let folders = Folders::below(lair.home.path());
+        let mut options = RuntimeOptions::new(Default::default(), folders);
+        options.keeper = env!("CARGO_BIN_EXE_lair").into();
+        options
+    };
+    drop(lair.runtime);
+    let second = Runtime::start(options()).await.err().expect("a refusal");
+    assert_eq!(second.code(), "already_running");
+    assert_eq!(lair.handle.status("m").expect("a status").state, "running");
+    drop(lair.handle);
+    let third = Runtime::start(options()).await.expect("free folders");
+    let kept = third.handle().clone();
+    third.shutdown(SOON).await;
+    let fourth = Runtime::start(options()).await;
+    fourth.expect("free folders").shutdown(SOON).await;
+    drop(kept);
 }

@@ -7,7 +7,7 @@ mod words;
 
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
-use crate::folders::Folders;
+use crate::folders::{Folders, Lock};
 use lair_actors::backend::native::NativeBackend;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
@@ -23,7 +23,7 @@ use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use words::{denied, root_gone};
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     /// Where trees are tracked, or why not; `None`: simulated.
     pub tracking: Option<Result<PathBuf, String>>,
     pub gpus: GpuReader,
+    /// Keeps a second runtime off the folders for as long as a module may live here.
+    pub lock: Mutex<Option<Lock>>,
 }
 
 impl Drop for Inner {
@@ -442,8 +444,10 @@ impl RuntimeHandle {
         }
     }
 
-    /// The keeper is gone: nobody else removes the folder of tracking cgroups any more.
+    /// The keeper is gone: nobody else removes the folder of tracking cgroups any more. The folders are free again.
     pub(crate) fn clean_up(&self) {
+        let lock = &self.inner.lock;
+        drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(Ok(folder)) = &self.inner.tracking {
             NativeBackend::clean_up(folder);
         }

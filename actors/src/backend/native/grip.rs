@@ -119,6 +119,10 @@ impl Grip {
     }
 
     /// Sends this again and again until nothing is left that it reaches; signal 0 only looks.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the grip has no clock; it waits for the kernel, as its other bounds do"
+    )]
     async fn vanishes(&self, signal: i32, within: Duration) -> bool {
         let gone = async {
             loop {
