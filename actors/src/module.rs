@@ -33,6 +33,8 @@ pub struct ModuleArgs {
     pub root: ActorRef<RootMsg>,
     /// What keeps its output.
     pub pump: Pump,
+    /// Its log is known to be writable.
+    pub log_proven: bool,
 }
 
 /// One incarnation.
@@ -115,10 +117,14 @@ impl ModuleState {
 
     /// A module whose output could not be kept is not started.
     fn check_logs(&self) -> impl Future<Output = Result<(), StartFault>> + Send + use<> {
-        let (tell, told) = oneshot::channel();
-        let reply = move |checked| drop(tell.send(checked));
-        self.args.pump.check(self.args.order.id.shared(), reply);
+        let asked = (!self.args.log_proven).then(|| {
+            let (tell, told) = oneshot::channel();
+            let reply = move |checked| drop(tell.send(checked));
+            self.args.pump.check(self.args.order.id.shared(), reply);
+            told
+        });
         async move {
+            let Some(told) = asked else { return Ok(()) };
             match told.await {
                 Ok(Err(fault)) => Err(log_fault(&fault)),
                 // A pump that is gone is told of when the streams are handed over.

@@ -9,6 +9,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::clone::{self, Vfork};
 use super::enter::child;
 use super::family::MARKER_NAME;
 use super::spec::{SpawnFault, SpawnSpec, Stage};
@@ -97,6 +98,16 @@ impl Launcher {
         }
         let slots = self.fill(&theirs)?;
         drop(theirs);
+        let pid = self.start_in(spec, slots);
+        self.empty();
+        Ok(Launched {
+            pid: pid?,
+            streams: ours,
+        })
+    }
+
+    fn start_in(&self, spec: &SpawnSpec, slots: [RawFd; 3]) -> Result<i32, SpawnFault> {
+        let group = birthplace(spec);
         let extra = extra_env(spec);
         let mut plan = Plan {
             spec,
@@ -104,7 +115,7 @@ impl Launcher {
             programs: programs(spec),
             argv: pointers(spec.argv.iter()),
             env: pointers(spec.env.iter().chain(&extra)),
-            cgroup_files: cgroup_files(spec),
+            cgroup_files: cgroup_files(spec, group.is_some()),
             // SAFETY: geteuid has no preconditions.
             clear_groups: spec.groups.is_none()
                 && spec
@@ -115,21 +126,32 @@ impl Launcher {
             ready: spec.ready.then_some(slots[2]),
             failure: Cell::new(None),
         };
-        let mut pid = self.start(&plan);
-        if pid.is_err() && plan.cut.is_some() && !self.can_cut.get() {
-            plan.cut = None;
-            pid = self.start(&plan);
+        if group.is_some() {
+            match self.start(&plan, group.as_ref()) {
+                // Not born there: joined afterwards, which has its own name for what is wrong.
+                Err(fault) if fault.stage == Stage::Clone => {
+                    plan.cgroup_files = cgroup_files(spec, false);
+                    plan.cut = self.cut();
+                }
+                other => return other,
+            }
         }
-        self.empty();
-        Ok(Launched {
-            pid: pid?,
-            streams: ours,
-        })
+        match self.start(&plan, None) {
+            Err(fault)
+                if fault.stage == Stage::Clone && plan.cut.is_some() && !self.can_cut.get() =>
+            {
+                plan.cut = None;
+                self.start(&plan, None)
+            }
+            other => other,
+        }
     }
 
-    fn start(&self, plan: &Plan<'_>) -> Result<i32, SpawnFault> {
+    fn start(&self, plan: &Plan<'_>, group: Option<&OwnedFd>) -> Result<i32, SpawnFault> {
         plan.failure.set(None);
-        let pid = self.vfork(plan).map_err(|fault| at(Stage::Clone, &fault))?;
+        let pid = self
+            .vfork(plan, group)
+            .map_err(|fault| at(Stage::Clone, &fault))?;
         match plan.failure.get() {
             None => Ok(pid),
             Some(fault) => {
@@ -168,22 +190,50 @@ impl Launcher {
     }
 
     /// Returns once the child has executed its program or has ended.
-    fn vfork(&self, plan: &Plan<'_>) -> io::Result<i32> {
+    fn vfork(&self, plan: &Plan<'_>, group: Option<&OwnedFd>) -> io::Result<i32> {
         // A copy of the table costs more with every child there is; the child cuts a shared one down for itself.
-        let shared = if plan.cut.is_some() {
+        let how = Vfork {
+            stack: self.stack,
+            size: STACK_SIZE,
+            share_files: plan.cut.is_some(),
+            group: group.map(AsRawFd::as_raw_fd),
+        };
+        let argument = std::ptr::from_ref(plan).cast_mut().cast::<c_void>();
+        // SAFETY: the stack is ours, used by nobody else, and free again when this returns, since CLONE_VFORK
+        // suspends this only thread until the child is done with our memory. `plan` outlives that by the borrow.
+        match unsafe { clone::vfork(&how, child, argument) } {
+            Err(fault) if fault.raw_os_error() == Some(libc::ENOSYS) && group.is_none() => {
+                self.old_vfork(&how, argument)
+            }
+            other => other,
+        }
+    }
+
+    /// Where clone3 is missing or forbidden (seccomp answers ENOSYS).
+    fn old_vfork(&self, how: &Vfork, argument: *mut c_void) -> io::Result<i32> {
+        let shared = if how.share_files {
             libc::CLONE_FILES
         } else {
             0
         };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | shared | libc::SIGCHLD;
-        let argument = std::ptr::from_ref(plan).cast_mut().cast::<c_void>();
-        // SAFETY: the stack is ours, used by nobody else, and free again when clone returns, since CLONE_VFORK
-        // suspends this only thread until the child is done with our memory. `plan` outlives that by the borrow.
-        let pid = unsafe { libc::clone(child, self.stack.byte_add(STACK_SIZE), flags, argument) };
-        if pid < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(pid)
+        // SAFETY: as in `vfork`.
+        match unsafe { libc::clone(child, how.stack.byte_add(how.size), flags, argument) } {
+            pid if pid < 0 => Err(io::Error::last_os_error()),
+            pid => Ok(pid),
+        }
+    }
+}
+
+/// The first v2 group of a spec, open, to be born in.
+fn birthplace(spec: &SpawnSpec) -> Option<OwnedFd> {
+    let group = spec.cgroups.iter().find(|group| group.unified)?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string; on success the descriptor is new and owned by nobody else.
+    unsafe {
+        match libc::open(group.path.as_ptr(), flags) {
+            fd if fd < 0 => None,
+            fd => Some(OwnedFd::from_raw_fd(fd)),
         }
     }
 }
@@ -251,10 +301,13 @@ fn extra_env(spec: &SpawnSpec) -> Vec<CString> {
     extra
 }
 
-fn cgroup_files(spec: &SpawnSpec) -> Vec<CString> {
+/// What is joined by writing: all groups, or all but the one to be born in.
+fn cgroup_files(spec: &SpawnSpec, born: bool) -> Vec<CString> {
+    let mut born = born;
     let file = |dir: &CString| CString::new([dir.as_bytes(), b"/cgroup.procs"].concat()).ok();
     spec.cgroups
         .iter()
+        .filter(|group| !(group.unified && std::mem::take(&mut born)))
         .filter_map(|group| file(&group.path))
         .collect()
 }

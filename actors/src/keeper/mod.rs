@@ -25,6 +25,7 @@ mod cgroup;
 mod children;
 mod chores;
 mod client;
+mod clone;
 mod door;
 mod enter;
 mod exec;

@@ -32,7 +32,7 @@ impl RootState {
         let was_up = !known.child.is_down();
         if decision.child.inc != known.child.inc {
             self.starts += 1;
-            known.begins(self.starts);
+            known.begins(self.starts, self.args.clock.wall_ms());
         }
         known.child = decision.child;
         match (was_up, !known.child.is_down()) {
@@ -143,6 +143,7 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
+            log_proven: known.log_proven,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {

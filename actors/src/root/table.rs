@@ -11,6 +11,9 @@ use ractor::{ActorId, ActorRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// How long the proof that a log can be written holds, in milliseconds of the wall clock.
+const LOG_PROOF_MS: u64 = 10_000;
+
 /// What the root knows and holds of one module.
 pub(super) struct Managed {
     pub plan: Arc<LaunchPlan>,
@@ -20,6 +23,8 @@ pub(super) struct Managed {
     pub handle: Option<Arc<dyn ChildHandle>>,
     pub ready: Option<ReadySource>,
     pub log: Option<Arc<StreamStats>>,
+    /// The run before has just written its log: a restart need not ask whether it can be.
+    pub log_proven: bool,
     pub health: HealthView,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
@@ -43,6 +48,7 @@ impl Managed {
             handle: None,
             ready: None,
             log: None,
+            log_proven: false,
             health: HealthView::default(),
             origin: Origin::Observed,
             started: 0,
@@ -60,7 +66,12 @@ impl Managed {
     }
 
     /// A run begins: what was known of the log and the times of the one before is not about this one.
-    pub fn begins(&mut self, place: u64) {
+    pub fn begins(&mut self, place: u64, wall_ms: u64) {
+        let just_ended = self
+            .finished_ms
+            .is_some_and(|at| wall_ms.saturating_sub(at) < LOG_PROOF_MS);
+        let wrote = |log: &Arc<StreamStats>| log.segments() > 0 && !log.degraded();
+        self.log_proven = just_ended && self.log.as_ref().is_some_and(wrote);
         self.started = place;
         self.log = None;
         self.started_ms = None;
