@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example embed`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
-#![allow(clippy::print_stdout, reason = "showing is what an example is for")]
 
 use lair::supervision::Origin;
 use lair::{Folders, LoadOptions, ManifestSource, Runtime, RuntimeOptions, WaitFor};

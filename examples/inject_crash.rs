@@ -2,7 +2,6 @@
 //!
 //! `cargo run --example inject_crash`
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use lair::supervision::ChildId;
 use lair::testing::{Fault, Simulation};
