@@ -2,6 +2,7 @@
 //!
 //! `quickstart MANIFEST [--ask QUESTION]`; `examples/llama/run` and `examples/hello/run` call it.
 
+#![allow(clippy::print_stdout, reason = "showing is what this program is for")]
 
 use lair::actors::files::Folder;
 use lair::actors::files::read::{Entry, Follower, LogReader, Query};
