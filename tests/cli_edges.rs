@@ -5,7 +5,7 @@ mod face;
 use face::{Lair, SLEEPER, SOON, until};
 use serde_json::Value;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn doctor_says_in_words_what_it_says_in_json() {
     for finding in json["findings"].as_array().expect("findings") {
         // The rest may differ between two looks: a folder's name, a number.
         let what = finding["what"].as_str().expect("what");
-        let said: String = finding["text"]
+        let said: String = finding["found"]
             .as_str()
             .expect("text")
             .chars()
@@ -180,4 +180,24 @@ fn codes_and_formats_are_the_documented_ones_at_the_edges() {
         (0, "{\"name\":\"idle\",\"result\":\"down\"}\n")
     );
     assert_eq!(lair.ask(&["status", "-o", "json"]), (0, "[]\n".into()));
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_the_daemon_up() {
+    let lair = Lair::folder();
+    lair.module("idle", SLEEPER, "");
+    let (unread, mut full) = std::io::pipe().expect("pipe");
+    // As much as a pipe holds: the next byte would wait for ever.
+    full.write_all(&[b'x'; 64 * 1024]).expect("fill");
+    let mut command = lair.command(&["serve", "--start"]);
+    let mut daemon = command.stderr(full).spawn().expect("serve");
+    drop(command);
+    until("the module", SOON, || {
+        // A daemon that hangs would let it wait for ever.
+        let wait = ["wait", "idle", "--for", "ready", "--timeout", "100ms"];
+        lair.socket().exists() && lair.ask(&wait).0 == 0
+    });
+    term(&daemon);
+    assert_eq!(ends(&mut daemon, SOON), Some(0));
+    drop(unread);
 }

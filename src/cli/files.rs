@@ -162,7 +162,7 @@ fn findings(value: &Value, style: &Style) -> String {
             "{} {}: {}\n",
             style.paint(tone, &format!("{state:>7}")),
             field("what"),
-            field("text")
+            field("found")
         );
         let help = field("mend");
         if !help.is_empty() {

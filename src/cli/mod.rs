@@ -12,6 +12,7 @@ mod find;
 pub mod flags;
 mod host;
 mod lifecycle;
+mod log;
 mod notify;
 mod out;
 mod print;
@@ -74,15 +75,15 @@ fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
 fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
     match verb {
         Verb::Run(args) => {
-            trace(global, "warn");
+            let _log = trace(global, "warn");
             run::run(global, args)
         }
         Verb::Up(args) => {
-            trace(global, "warn");
+            let _log = trace(global, "warn");
             up::up(global, args)
         }
         Verb::Serve(args) => {
-            trace(global, "info");
+            let _log = trace(global, "info");
             serve::serve(global, args)
         }
         Verb::Down(args) => up::down(global, args),
@@ -123,7 +124,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
 }
 
 /// lair's own log goes to stderr; `LAIR_LOG` chooses what of it.
-fn trace(global: &Global, usual: &str) {
+fn trace(global: &Global, usual: &str) -> Option<log::Flush> {
     let level = match global.verbose {
         0 => usual,
         1 => "debug",
@@ -132,10 +133,12 @@ fn trace(global: &Global, usual: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAIR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = Style::choose(global.color, &std::io::stderr()).is_on();
+    let (log, flush) = log::Log::start()?;
     // Only fails if there is one already; then that one stays.
     let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .with_ansi(ansi)
         .with_env_filter(filter)
         .try_init();
+    Some(flush)
 }
