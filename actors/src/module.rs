@@ -43,6 +43,7 @@ pub struct ModuleState {
     start: Option<tokio::task::AbortHandle>,
     handle: Option<Arc<dyn ChildHandle>>,
     exit: Option<ChildExit>,
+    log: Option<Arc<StreamStats>>,
 }
 
 impl Actor for ModuleActor {
@@ -61,6 +62,7 @@ impl Actor for ModuleActor {
             start: None,
             handle: None,
             exit: None,
+            log: None,
         })
     }
 
@@ -141,6 +143,7 @@ impl ModuleState {
             handle,
         } = started;
         let log = self.attach(streams);
+        self.log.clone_from(&log);
         self.start = None;
         self.handle = Some(handle.clone());
         let (owner, exit) = (myself.clone(), handle.exit());
@@ -197,6 +200,10 @@ impl ModuleState {
 
     fn exited(&mut self, myself: &ActorRef<ModuleMsg>, exit: ChildExit) {
         self.exit = Some(exit);
+        // The ends of the streams are often read before the end of the process is known.
+        if let Some(log) = self.log.as_ref().filter(|log| log.ended()) {
+            return self.finish(log.dropped().bytes);
+        }
         let owner = myself.clone();
         let reply = move |d: Drained| {
             let _ = owner.cast(ModuleMsg::Drained {

@@ -16,14 +16,22 @@ fn path(group: &CgroupDir) -> &Path {
 
 /// Whether nothing lives in a v2 group or below it; nothing when it cannot be told.
 pub(super) fn is_empty(group: &CgroupDir) -> Option<bool> {
-    match fs::read_to_string(path(group).join("cgroup.events")) {
-        Ok(events) => Some(events.lines().any(|line| line == "populated 0")),
+    match events(group) {
+        Ok(events) => Some(events.starts_with("populated 0") || events.contains("\npopulated 0")),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
             (!path(group).exists()).then_some(true)
         }
         Err(fault) if fault.raw_os_error() == Some(libc::ENODEV) => Some(true),
         Err(_) => None,
     }
+}
+
+/// One read: the file is shorter than the buffer, and an exit waits for it.
+fn events(group: &CgroupDir) -> io::Result<String> {
+    let mut text = [0; 256];
+    let mut file = fs::File::open(path(group).join("cgroup.events"))?;
+    let length = io::Read::read(&mut file, &mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 /// Kills a v2 group and everything below it; fails before Linux 5.14.

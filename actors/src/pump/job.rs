@@ -89,8 +89,8 @@ impl Desk {
     }
 
     /// Makes one of lair's records the job.
-    pub fn remark(&mut self, slot: usize, text: &str) {
-        let prefix = Prefix::new(self.stamper.text(Stamp::now()), StreamName::Lair);
+    pub fn remark(&mut self, slot: usize, at: Stamp, text: &str) {
+        let prefix = Prefix::new(self.stamper.text(at), StreamName::Lair);
         self.out.clear();
         prefix.remark(text, &mut self.out);
         let mut job = Job::new(slot, StreamName::Lair, 0, false);

@@ -6,13 +6,17 @@
     reason = "the pump's thread has its own timers: bytes never wait for an actor"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::files::{LogFault, Stamp, Tally};
 
 use super::command::PumpEvent;
 use super::run::{Outage, Run};
+use super::timers::Alarm;
 use super::worker::State;
+
+/// How long lair's own records may wait for company.
+const REMARKS_AFTER: Duration = Duration::from_millis(100);
 
 impl State {
     /// Counts a loss; the first one begins the outage and is told.
@@ -84,7 +88,7 @@ impl State {
             "dropped bytes={} lines={} since={since}",
             tally.bytes, tally.lines
         );
-        self.desk.remark(slot, &text);
+        self.desk.remark(slot, Stamp::now(), &text);
         self.finish_job(now);
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return;
@@ -98,15 +102,44 @@ impl State {
         }
     }
 
-    /// One of lair's own records.
+    /// Keeps one of lair's own records until the run's file is open anyway, but not for long: a thousand modules that
+    /// start or stop at once need the machine for that first.
+    pub(super) fn keep_remark(&mut self, slot: usize, text: String) {
+        let Some(run) = self.runs[slot].as_deref_mut() else {
+            return;
+        };
+        if run.remarks.is_empty() {
+            let alarm = Alarm::Remarks { run: run.id };
+            self.timers.set(Instant::now() + REMARKS_AFTER, alarm);
+        }
+        run.remarks.push((Stamp::now(), text));
+    }
+
+    /// Writes what was kept. Before a run's own bytes, so that its records stay in order.
+    pub(super) fn write_remarks(&mut self, slot: usize) {
+        // Taken one by one: what a panic leaves is the job's, and no record is written twice.
+        while let Some(run) = self.runs[slot].as_deref_mut()
+            && !run.remarks.is_empty()
+        {
+            let (at, text) = run.remarks.remove(0);
+            self.write_record(slot, at, &text);
+        }
+    }
+
+    /// One of lair's own records, at once.
     pub(super) fn write_remark(&mut self, slot: usize, text: &str) {
+        self.write_remarks(slot);
+        self.write_record(slot, Stamp::now(), text);
+    }
+
+    fn write_record(&mut self, slot: usize, at: Stamp, text: &str) {
         let now = Instant::now();
         self.retry_if_due(slot, now);
         let healthy = self.runs[slot]
             .as_deref()
             .is_some_and(|r| r.outage.is_none());
         if healthy {
-            self.desk.remark(slot, text);
+            self.desk.remark(slot, at, text);
             self.finish_job(now);
             self.keep_awake(now);
         }

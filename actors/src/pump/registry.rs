@@ -91,6 +91,7 @@ impl State {
             drain: None,
             outage: None,
             detached: false,
+            remarks: Vec::new(),
         }));
         slot
     }
@@ -122,6 +123,7 @@ impl State {
     pub(super) fn flush(&mut self) {
         let now = Instant::now();
         for slot in 0..self.runs.len() {
+            self.write_remarks(slot);
             for side in 0..2 {
                 self.serve_if_there(slot, side);
                 self.flush_piece(slot, side, now);
@@ -141,6 +143,7 @@ impl State {
         {
             self.finish_drain(slot);
         }
+        self.write_remarks(slot);
         if let Some(mut run) = self.runs[slot].take() {
             run.files.close(&mut self.shelf);
             self.index.remove(&run.key);

@@ -24,6 +24,8 @@ pub(super) struct Run {
     pub drain: Option<Box<Drain>>,
     pub outage: Option<Box<Outage>>,
     pub detached: bool,
+    /// lair's own records that are still to be written.
+    pub remarks: Vec<(Stamp, String)>,
 }
 
 pub(super) struct Pipe {

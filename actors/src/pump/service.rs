@@ -51,6 +51,7 @@ impl State {
         let now = Instant::now();
         self.retry_if_due(slot, now);
         let (mut total, mut more) = (0, true);
+        self.remarks_first(slot, side);
         let mut reads = 0;
         while more && reads < TURN && now.elapsed() < SLOW {
             match self.read_chunk(slot, side) {
@@ -76,6 +77,19 @@ impl State {
             };
         }
         self.wait_for(slot, side, now, total);
+    }
+
+    /// What lair said before the module's next bytes stands before them.
+    fn remarks_first(&mut self, slot: usize, side: usize) {
+        let waiting = self.runs[slot].as_deref().is_some_and(|run| {
+            let pipe = run.pipes[side].as_ref();
+            let has_bytes =
+                |p: &super::run::Pipe| rustix::io::ioctl_fionread(&p.fd).unwrap_or(0) > 0;
+            !run.remarks.is_empty() && pipe.is_some_and(has_bytes)
+        });
+        if waiting {
+            self.write_remarks(slot);
+        }
     }
 
     /// One read, made the job together with the piece that waited.
@@ -183,6 +197,12 @@ impl State {
 
     /// Makes a record of a line that has not ended.
     pub(super) fn flush_piece(&mut self, slot: usize, side: usize, now: Instant) {
+        let there = self.runs[slot]
+            .as_deref()
+            .and_then(|r| r.pipes[side].as_ref());
+        if there.is_some_and(|pipe| !pipe.piece.is_empty()) {
+            self.write_remarks(slot);
+        }
         self.desk.lay_out();
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return;
@@ -210,6 +230,11 @@ impl State {
         };
         // Others may hold the same open pipe: closing ours alone would not end its events.
         let _ = epoll::delete(&self.epoll, &pipe.fd);
+        // An outage has its tally still to write, and a detached stream somebody else still writes to.
+        let over = run.pipes.iter().all(Option::is_none) && run.outage.is_none();
+        if over && run.drain.is_none() && !run.detached {
+            run.stats.set_ended();
+        }
         let key = run.key.clone();
         (self.sink)(PumpEvent::Ended {
             key,

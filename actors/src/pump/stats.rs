@@ -25,6 +25,7 @@ pub struct StreamStats {
     segment: AtomicU64,
     activity: AtomicU64,
     degraded: AtomicBool,
+    ended: AtomicBool,
 }
 
 // -----------------------------------------------------------------------------
@@ -44,6 +45,7 @@ impl StreamStats {
             segment: zero(),
             activity: zero(),
             degraded: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -73,6 +75,12 @@ impl StreamStats {
     /// Whether the log cannot be written at the moment.
     pub fn degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether both streams were read to their ends, and what came of them is in the file or counted: a drain would
+    /// have nothing to do.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The module's log folder.
@@ -133,6 +141,10 @@ impl StreamStats {
             .store(before.bytes + tally.bytes, Ordering::Relaxed);
         self.dropped_lines
             .store(before.lines + tally.lines, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub(super) fn set_degraded(&self, degraded: bool) {

@@ -11,6 +11,8 @@ pub(super) enum Alarm {
     Gathered { run: RunId, side: usize },
     /// A piece of a line may have waited long enough.
     Piece { run: RunId, side: usize },
+    /// lair's own records have waited long enough.
+    Remarks { run: RunId },
     /// A drain's bound is reached.
     DrainBound { run: RunId },
     /// Nothing may have happened for a while: buffers can go.

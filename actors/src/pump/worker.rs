@@ -206,7 +206,7 @@ impl State {
             }
             Command::Remark { key, text } => {
                 if let Some(&slot) = self.index.get(&key) {
-                    self.write_remark(slot, &text);
+                    self.keep_remark(slot, text);
                 }
             }
             Command::Drain { key, within, reply } => match self.index.get(&key) {
@@ -214,6 +214,9 @@ impl State {
                 None => reply(unknown(key)),
             },
             Command::Rotate { key } => {
+                if let Some(&slot) = self.index.get(&key) {
+                    self.write_remarks(slot);
+                }
                 if let Some(run) = self.index.get(&key).and_then(|&s| self.runs[s].as_mut()) {
                     SIDES
                         .iter()
@@ -253,9 +256,10 @@ impl State {
     fn ring(&mut self, alarm: Alarm, now: Instant) {
         let meant = match alarm {
             Alarm::Rest => return self.rest(now),
-            Alarm::Gathered { run, .. } | Alarm::Piece { run, .. } | Alarm::DrainBound { run } => {
-                run
-            }
+            Alarm::Gathered { run, .. }
+            | Alarm::Piece { run, .. }
+            | Alarm::Remarks { run }
+            | Alarm::DrainBound { run } => run,
         };
         let slot = meant.slot as usize;
         let Some(run) = self.runs.get_mut(slot).and_then(|r| r.as_deref_mut()) else {
@@ -301,6 +305,7 @@ impl State {
                     }
                 }
             }
+            Alarm::Remarks { .. } => self.write_remarks(slot),
             Alarm::Rest => {}
         }
     }
@@ -338,6 +343,9 @@ impl State {
                     let _ = epoll::add(&self.epoll, fd, token, EventFlags::IN);
                 }
                 self.timers.set(now, Alarm::Piece { run: run.id, side });
+            }
+            if !run.remarks.is_empty() {
+                self.timers.set(now, Alarm::Remarks { run: run.id });
             }
             if let Some(drain) = &run.drain {
                 self.timers

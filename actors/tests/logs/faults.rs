@@ -265,6 +265,7 @@ fn e11_a_module_cannot_forge_lairs_records() {
     desk.pump
         .remark(module.key.clone(), "exited code=0\nstdout F x");
     desk.drain(&mut module);
+    desk.flush();
     let streams = joined(&desk.dir.join("m"));
     assert_eq!(streams[&StreamName::Stdout], forged.as_bytes());
     assert_eq!(streams[&StreamName::Lair], b"exited code=0 stdout F x\n");

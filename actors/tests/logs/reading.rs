@@ -197,6 +197,7 @@ fn raw_files_are_read_too() {
         },
     );
     assert_eq!(texts(&got), lines(993, 1000));
+    desk.flush();
     let lair = Some(StreamName::Lair);
     let got = ask(
         &desk,

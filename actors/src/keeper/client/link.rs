@@ -26,7 +26,7 @@ const MAX_EVENT: usize = 4096;
 pub(super) const MAX_MARKER: usize = 1024;
 
 /// Requests kept while the keeper does not read; beyond it callers are refused.
-const MAX_QUEUE: usize = 1024;
+const MAX_QUEUE: usize = 16_384;
 
 /// What the callers and the task share.
 pub(super) struct Link {
@@ -143,6 +143,7 @@ impl Link {
         if table.state != State::Open {
             return Err(SendFault::KeeperGone);
         }
+        self.send_queued(table);
         if table.queue.is_empty() {
             match self.transmit(&table.scratch, fd.as_ref()) {
                 Ok(()) => return Ok(()),
@@ -156,6 +157,15 @@ impl Link {
         table.queue.push_back((table.scratch.clone(), fd));
         self.queued.notify_one();
         Ok(())
+    }
+
+    /// A burst of requests comes in one turn of its task: what the keeper has made room for goes out meanwhile.
+    fn send_queued(&self, table: &mut Table) {
+        while let Some((bytes, fd)) = table.queue.front()
+            && self.transmit(bytes, fd.as_ref()).is_ok()
+        {
+            table.queue.pop_front();
+        }
     }
 
     fn transmit(&self, bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
