@@ -51,6 +51,16 @@ pub use spec::{
 /// The hidden verb by which a program is asked to be the keeper.
 pub(crate) const KEEPER_VERB: &str = "__keeper";
 
+/// Lets all threads of this program share one heap. For a program, early in `main`; a host decides for itself. lair
+/// has few threads, and each heap keeps what its busiest moment needed.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) is called before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Becomes the keeper, and ends with it, if this process was started to be one; else returns at once.
 /// Call it first thing in `main`.
 pub fn hijack() {
