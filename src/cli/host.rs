@@ -109,6 +109,7 @@ pub fn me(peer: &str) -> Origin {
 pub struct Host {
     runtime: Runtime,
     bridge: JoinHandle<Ended>,
+    open: Option<oneshot::Sender<()>>,
     close: oneshot::Sender<()>,
     /// The signals.
     pub asks: Asks,
@@ -126,7 +127,8 @@ pub enum Event {
 }
 
 impl Host {
-    /// Starts a runtime and serves its bridge.
+    /// Starts a runtime and binds its bridge, which answers from [`Host::open`] on: who connects before that waits,
+    /// instead of being told that nothing is loaded.
     ///
     /// # Errors
     /// One of them can't be.
@@ -142,17 +144,29 @@ impl Host {
                 return Err(e);
             }
         };
+        let (open, opened) = oneshot::channel::<()>();
         let (close, closed) = oneshot::channel();
         let handle = runtime.handle().clone();
-        let bridge = tokio::spawn(bridge::serve(handle, bound, policy, async {
-            let _ = closed.await;
-        }));
+        let bridge = tokio::spawn(async move {
+            let _ = opened.await;
+            let closing = async {
+                let _ = closed.await;
+            };
+            bridge::serve(handle, bound, policy, closing).await
+        });
         Ok(Host {
             runtime,
             bridge,
+            open: Some(open),
             close,
             asks,
         })
+    }
+
+    /// Lets the bridge answer.
+    pub fn open(&mut self) {
+        // Taking it is all: the bridge waits for the sender to go.
+        self.open = None;
     }
 
     /// The runtime's face.
@@ -185,6 +199,7 @@ impl Host {
                 }
             }
         };
+        self.open();
         let _ = self.close.send(());
         if !self.bridge.is_finished() {
             let _ = (&mut self.bridge).await;

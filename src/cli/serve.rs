@@ -33,6 +33,7 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
         let mut host = Host::start(options).await?;
         let handle = host.handle().clone();
         let loaded = load_all(&handle, &modules, &args.manifest).await;
+        host.open();
         if args.start {
             start_all(&handle, &loaded).await;
         }

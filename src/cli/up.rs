@@ -59,7 +59,9 @@ async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Cod
     let mut screen = Screen::start()?;
     let mut host = start(global, args).await?;
     let handle = host.handle().clone();
-    let ended = match begin(&handle, files).await {
+    let begun = begin(&handle, files).await;
+    host.open();
+    let ended = match begun {
         Ok(names) => {
             if !args.quiet {
                 let style = Style::choose(global.color, &std::io::stdout());
