@@ -73,7 +73,11 @@ class Lair(Contestant):
         return [os.environ["LAIR_BIN"], "up", "--quiet", "--config", work / "config.yaml", work / "stack.yaml"]
 
     def logs(self, work, name):
-        return sorted(p for p in (work / "log" / name).glob("*") if not p.is_symlink() and "stderr" not in p.name)
+        # RUN.SEGMENT...: by number, for the tenth segment comes after the second.
+        def place(path):
+            return [int(n) for n in path.name.split(".")[:2]]
+        files = (p for p in (work / "log" / name).glob("*") if not p.is_symlink() and "stderr" not in p.name)
+        return sorted(files, key=place)
 
     def query(self, work, name):
         return [os.environ["LAIR_BIN"], "status", name, "--socket", work / "lair.sock"]
