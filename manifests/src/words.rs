@@ -281,7 +281,8 @@ impl Signal {
     }
 }
 
-const SIGNALS: [(&str, i32); 21] = [
+/// Names of the signals that people send, with Linux's numbers (signal(7)).
+pub const SIGNALS: [(&str, i32); 31] = [
     ("HUP", 1),
     ("INT", 2),
     ("QUIT", 3),
@@ -297,12 +298,22 @@ const SIGNALS: [(&str, i32); 21] = [
     ("PIPE", 13),
     ("ALRM", 14),
     ("TERM", 15),
+    ("STKFLT", 16),
     ("CHLD", 17),
     ("CONT", 18),
     ("STOP", 19),
     ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
     ("WINCH", 28),
+    ("IO", 29),
     ("PWR", 30),
+    ("SYS", 31),
 ];
 
 impl Decode for Signal {
