@@ -128,6 +128,23 @@ pub enum ModuleReport {
     },
 }
 
+impl ModuleReport {
+    /// The end of a child, with what of its output could not be kept.
+    #[must_use]
+    pub fn exited(exit: ChildExit, log_dropped: u64) -> Self {
+        ModuleReport::Exited {
+            status: exit.status,
+            evidence: ExitEvidence {
+                oom: exit.oom,
+                core: exit.core,
+                by_us: exit.by_us,
+                leftover: exit.leftover,
+                log_dropped,
+            },
+        }
+    }
+}
+
 /// A child that runs, as its owner reports it.
 pub struct Spawned {
     /// Who it is.

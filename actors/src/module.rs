@@ -11,7 +11,7 @@ use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
 use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
 use crate::undertaker::Birth;
 use lair_manifests::launch;
-use lair_supervision::{ExitEvidence, StartFault, StartStage};
+use lair_supervision::{StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,17 +220,7 @@ impl ModuleState {
         if let Some(handle) = self.handle.take() {
             handle.release();
         }
-        let evidence = ExitEvidence {
-            oom: exit.oom,
-            core: exit.core,
-            by_us: exit.by_us,
-            leftover: exit.leftover,
-            log_dropped: dropped,
-        };
-        self.report(ModuleReport::Exited {
-            status: exit.status,
-            evidence,
-        });
+        self.report(ModuleReport::exited(exit, dropped));
     }
 
     fn report(&self, report: ModuleReport) {

@@ -8,7 +8,7 @@ use crate::backend::{ChildHandle, Started};
 use crate::messages::{ModuleReport, RootMsg};
 use crate::module::DRAIN_WITHIN;
 use crate::pump::{Pump, StreamKey};
-use lair_supervision::{ChildId, ExitEvidence, StartFault};
+use lair_supervision::{ChildId, StartFault};
 use ractor::ActorRef;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -77,17 +77,7 @@ pub fn bury(
         let exit = handle.exit().await;
         let log_dropped = drain(&pump, &id, inc).await;
         handle.release();
-        let evidence = ExitEvidence {
-            oom: exit.oom,
-            core: exit.core,
-            by_us: exit.by_us,
-            leftover: exit.leftover,
-            log_dropped,
-        };
-        let report = ModuleReport::Exited {
-            status: exit.status,
-            evidence,
-        };
+        let report = ModuleReport::exited(exit, log_dropped);
         let _ = root.cast(RootMsg::Report { id, inc, report });
     });
 }

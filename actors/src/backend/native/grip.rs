@@ -1,9 +1,9 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
-use super::{Key, Shared, command};
+use super::{Shared, command};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::facts::pids;
-use crate::keeper::{self, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
+use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) struct Grip {
     keeper: KeeperClient,
-    key: Key,
+    key: ChildKey,
     pid: i32,
     plan: Arc<LaunchPlan>,
     group: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(super) struct Grip {
 impl Grip {
     pub fn new(
         keeper: KeeperClient,
-        key: Key,
+        key: ChildKey,
         pid: i32,
         plan: Arc<LaunchPlan>,
         group: Option<PathBuf>,

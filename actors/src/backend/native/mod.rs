@@ -11,7 +11,7 @@ mod notify;
 mod track;
 
 use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
-use crate::keeper::{ChildKey, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use crate::keeper::{KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
 use grip::Grip;
 use lair_manifests::launch::{Launch, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
@@ -279,6 +279,3 @@ fn fault(stage: StartStage, errno: Option<i32>, message: String) -> StartFault {
         transient: errno.is_some_and(is_transient),
     }
 }
-
-/// The keeper's key of a child, for those who need to name it.
-pub(super) type Key = ChildKey;
