@@ -45,7 +45,12 @@ impl Drop for Family {
 async fn usage_counts_the_whole_tree_and_no_zombie() {
     // The second child ends at once and is never waited for.
     let family = Family::sh("sleep 1000 & true & exec sleep 1000");
-    eventually("two live", || usage(&family.tree()).pids.len() == 2).await;
+    let comm = format!("/proc/{}/comm", family.pid());
+    let replaced = || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n");
+    eventually("two live, the leader past its exec", || {
+        replaced() && usage(&family.tree()).pids.len() == 2
+    })
+    .await;
     let used = usage(&family.tree());
     assert!(used.pids.contains(&family.pid()));
     assert!(used.rss > 0 && used.threads == 2);
