@@ -13,6 +13,7 @@ pub mod fault;
 pub mod files;
 pub mod health;
 pub mod keeper;
+pub mod ledger;
 pub mod log;
 pub mod messages;
 pub mod module;

@@ -18,7 +18,7 @@ use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
 use lair_actors::status::{ModuleStatus, Renderer};
 use lair_actors::view::{Board, View};
-use lair_manifests::config::RuntimeConfig;
+use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
@@ -45,7 +45,12 @@ pub(crate) struct Inner {
     pub config: RuntimeConfig,
     pub folders: Folders,
     pub foreground: bool,
-    pub keeper_pid: Option<i32>,
+    /// Runs processes of this machine; `None`: simulated.
+    pub native: Option<Arc<NativeBackend>>,
+    /// Why the ledger of an earlier life was not used, if it wasn't.
+    pub ignored: Option<String>,
+    pub orphan_grace: Duration,
+    pub if_runtime_dies: IfRuntimeDies,
     pub seed: u64,
     pub memory_total: Option<u64>,
     /// Where trees are tracked, or why not; `None`: simulated.
@@ -122,6 +127,7 @@ impl RuntimeHandle {
                 )
             })?;
             let plan = Arc::new(plan);
+            let id = plan.spec.id.clone();
             let origin = origin.clone();
             let answer = self
                 .call(|reply| RootMsg::Load {
@@ -132,6 +138,7 @@ impl RuntimeHandle {
                 })
                 .await?;
             loaded.push((name.clone(), answer.map_err(|why| denied(why, &name))?));
+            self.claim(&id, None).await;
         }
         Ok(loaded)
     }
@@ -393,7 +400,8 @@ impl RuntimeHandle {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "keeper_pid": i.keeper_pid,
+            "keeper_pid": i.native.as_ref().map(|native| native.keeper_pid()),
+            "ledger_ignored": i.ignored,
             "uptime_ms": u64::try_from(i.clock.now().0.as_millis()).unwrap_or(u64::MAX),
             "modules": i.board.all().len(),
             "newest_event": i.events.newest().0,
@@ -453,6 +461,26 @@ impl RuntimeHandle {
         }
     }
 
+    pub(crate) fn native(&self) -> Option<&Arc<NativeBackend>> {
+        self.inner.native.as_ref()
+    }
+
+    /// Sees to it that no module outlives a root that died of a fault of lair's own: in a host, the published views
+    /// would hold them.
+    pub(crate) fn bury_with_root(&self) {
+        let (Some(root), board) = (self.inner.root.get().cloned(), self.inner.board.clone()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            let _ = root.wait(None).await;
+            for view in board.all() {
+                if let Some(handle) = &view.handle {
+                    handle.kill();
+                }
+            }
+        });
+    }
+
     /// The log pump, for those who must know that it is quiet.
     pub(crate) fn pump(&self) -> Option<&Pump> {
         self.inner.pump.get()
@@ -490,7 +518,7 @@ impl RuntimeHandle {
         self.inner.root.get().ok_or_else(root_gone)
     }
 
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> RootMsg,
     ) -> Result<T, Refused> {

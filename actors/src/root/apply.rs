@@ -44,6 +44,8 @@ impl RootState {
             known.origin = origin;
         }
         let origin = known.origin.clone();
+        // The intent comes before the deed.
+        self.note(id);
         // Before anything is told or asked: who acts on an event finds at least the state it tells of.
         self.show(id);
         for (inc, effect) in effects {
@@ -77,8 +79,8 @@ impl RootState {
                 }
             }
             Effect::Entomb => self.entomb(id),
-            // The keeper holds identity and exit status of native children for the next life; the disk ledger for
-            // containers comes with adoption.
+            // The ledger is written with every change of state, before its effects; the streams of a survivor are
+            // handed over before it is adopted.
             Effect::ConfirmLedger
             | Effect::EraseLedger
             | Effect::AttachLogs
@@ -144,6 +146,7 @@ impl RootState {
             root: self.me.clone(),
             pump: self.pump.clone(),
             log_proven: known.log_proven,
+            found: None,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {

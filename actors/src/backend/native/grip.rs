@@ -1,5 +1,6 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
+use super::adopt::notify_tag;
 use super::{Shared, command};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::facts::pids;
@@ -263,6 +264,9 @@ impl Grip {
     fn unlink(&self) {
         if let Some(path) = &self.notify {
             let _ = fs::remove_file(path);
+            if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                self.shared.keepers.unstore(&notify_tag(name));
+            }
         }
     }
 }

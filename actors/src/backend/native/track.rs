@@ -87,7 +87,25 @@ fn sweep(above: &Path) {
     }
 }
 
+/// The folder of an instance's groups, whether it is there or not.
+pub(super) fn base(instance: &str) -> Result<PathBuf, String> {
+    Ok(own_group()?.join(format!("lair-{instance}")))
+}
+
 fn try_find(instance: &str) -> Result<PathBuf, String> {
+    let own = own_group()?;
+    sweep(&own);
+    let dir = own.join(format!("lair-{instance}"));
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(format!("cannot make {}: {e}", dir.display()))
+        }
+        _ => Ok(dir),
+    }
+}
+
+/// This process's own group in the v2 hierarchy.
+fn own_group() -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(|e| format!("cannot read /proc/self/mounts: {e}"))?;
     let mount = mounts
@@ -104,13 +122,5 @@ fn try_find(instance: &str) -> Result<PathBuf, String> {
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
         .ok_or("no cgroup-v2 membership")?;
-    let own = mount.join(own.trim_start_matches('/'));
-    sweep(&own);
-    let dir = own.join(format!("lair-{instance}"));
-    match fs::create_dir(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            Err(format!("cannot make {}: {e}", dir.display()))
-        }
-        _ => Ok(dir),
-    }
+    Ok(mount.join(own.trim_start_matches('/')))
 }
