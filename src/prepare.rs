@@ -11,7 +11,7 @@ use lair_manifests::plan::PATH;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,12 +51,8 @@ fn plan_all(
     }
     let host = host_facts(inner, &context);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
-    for module in &stack.modules {
-        let trusted = if vouched {
-            Ok(())
-        } else {
-            trust(inner, source, module)
-        };
+    for (index, module) in stack.modules.iter().enumerate() {
+        let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => plans.push(enforceable(plan)?),
@@ -160,27 +156,6 @@ fn enforceable(plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
         );
     }
     Ok(plan)
-}
-
-fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {
-    let uid = rustix::process::geteuid().as_raw();
-    let modules = inner.folders.config.join("modules");
-    let scope = match &source.facts {
-        None => TrustScope::Bridge {
-            digest: &source.digest,
-        },
-        Some(_) if inner.foreground => TrustScope::Foreground { uid },
-        Some(_) => TrustScope::Daemon {
-            uid,
-            modules: &modules,
-        },
-    };
-    trust::decide(
-        inner.config.trust.as_ref(),
-        scope,
-        module.name.as_str(),
-        source.facts.as_ref(),
-    )
 }
 
 fn choose(
