@@ -8,6 +8,7 @@ use lair_actors::facts as actors;
 use lair_manifests::launch::LaunchPlan;
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
+use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
@@ -15,6 +16,7 @@ use lair_manifests::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Makes the plans of every module in `source`, in the order of the file.
 pub(crate) fn prepare(
@@ -55,7 +57,7 @@ fn plan_all(
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(plan)?),
+                Ok(plan) => plans.push(enforceable(grouped(stack, plan))?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -66,6 +68,18 @@ fn plan_all(
         (false, _) => Err(invalid(&problems)),
         (true, false) => Err(refused(&refusals)),
     }
+}
+
+/// With the group that the stack puts it into.
+fn grouped(stack: &Stack, mut plan: LaunchPlan) -> LaunchPlan {
+    let named = |g: &&Group| {
+        g.modules
+            .iter()
+            .any(|m| m.as_str() == plan.spec.id.as_str())
+    };
+    plan.group = stack.groups.iter().find(named).map(|g| Arc::new(g.spec()));
+    plan.spec.grouped = plan.group.is_some();
+    plan
 }
 
 fn read(source: ManifestSource) -> Result<(Source, bool), Refused> {

@@ -76,6 +76,9 @@ impl RootState {
             known.begins(self.starts, self.args.clock.wall_ms());
         }
         known.child = decision.child;
+        if let Some(group) = &known.plan.group {
+            self.groups.touch(&group.name);
+        }
         match (was_up, !known.child.is_down()) {
             (false, true) => self.up += 1,
             (true, false) => self.up -= 1,
