@@ -16,6 +16,7 @@ use lair_actors::ledger::{Ledger, Mark, Remembered, Standing};
 use lair_actors::messages::RootMsg;
 use lair_actors::pump::KeptDesk;
 use lair_supervision::{ChildId, ChildIdentity, Origin};
+use signal_hook::consts::SIGKILL;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,9 @@ use std::time::Duration;
 
 /// Under which tag the pump's desk is stored.
 const DESK: &CStr = c"desk";
+
+/// Bytes of a Unix socket's path (unix(7)).
+const LONGEST_SOCKET: usize = 108;
 
 /// A keeper that does not answer within this is not waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -56,9 +60,12 @@ impl Machine {
         folders: &Folders,
         policy: DeathPolicy,
     ) -> io::Result<Machine> {
+        let socket = folders.run.join("keeper.sock");
+        // Where nobody shall find it, no path is no loss.
+        let is_short = socket.as_os_str().len() < LONGEST_SOCKET;
         let options = KeeperOptions {
             program: program.to_owned(),
-            socket_path: Some(folders.run.join("keeper.sock")),
+            socket_path: Some(socket).filter(|_| is_short || policy == DeathPolicy::Keep),
             policy,
         };
         let (keeper, mut left) = find_or_launch(&options).await?;
@@ -152,7 +159,10 @@ impl RuntimeHandle {
         let mut marks = Vec::new();
         for (id, known) in remembered.modules {
             let base = last_run(self.log_dir(), id.as_str()).unwrap_or(0);
-            let base = known.mark.as_ref().map_or(base, |mark| base.max(mark.run.saturating_sub(1)));
+            let base = known
+                .mark
+                .as_ref()
+                .map_or(base, |mark| base.max(mark.run.saturating_sub(1)));
             let (plan, origin) = (Arc::new(known.plan), Origin::Observed);
             let loaded = self
                 .call(|reply| RootMsg::Load {
@@ -165,7 +175,9 @@ impl RuntimeHandle {
             match loaded {
                 Ok(Ok(_)) => marks.push((id, known.mark)),
                 Ok(Err(why)) => tracing::error!(module = %id, ?why, "not known any more"),
-                Err(error) => tracing::error!(module = %id, "not known any more: {}", error.message),
+                Err(error) => {
+                    tracing::error!(module = %id, "not known any more: {}", error.message)
+                }
             }
         }
         let survivors = native.survivors().await;
@@ -212,8 +224,14 @@ impl RuntimeHandle {
 
     /// Nobody will claim what is left of an earlier life: it is stopped, with grace.
     pub fn disown(&self) {
-        for name in self.native().map(|native| native.disown()).unwrap_or_default() {
-            tracing::warn!("{name} is left of an earlier life and no module of this one: stopping it");
+        for name in self
+            .native()
+            .map(|native| native.disown())
+            .unwrap_or_default()
+        {
+            tracing::warn!(
+                "{name} is left of an earlier life and no module of this one: stopping it"
+            );
         }
         if let Some(pump) = self.pump() {
             pump.disown();
@@ -233,8 +251,23 @@ async fn end_orphan(id: &ChildId, mark: &Mark) {
     };
     let process = ProcessId { pid, start_ticks };
     let watch = orphan::Watch::open(process);
-    if matches!(orphan::signal(process, c"", libc::SIGKILL, Scope::Leader), Ok(1..)) {
+    let (marker, scope) = match marker_of(pid) {
+        Some(marker) => (marker, Scope::All),
+        None => (CString::default(), Scope::Leader),
+    };
+    if matches!(
+        orphan::signal(process, &marker, SIGKILL, scope),
+        Ok(1..)
+    ) {
         tracing::warn!(module = %id, pid, "it outlived its keeper: ended");
         let _ = tokio::time::timeout(DIES_WITHIN, watch.ended()).await;
     }
+}
+
+/// The marker in a process's environment: all of its tree have it.
+fn marker_of(pid: i32) -> Option<CString> {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environ.split(|byte| *byte == 0);
+    let marker = variables.find_map(|variable| variable.strip_prefix(b"LAIR_MARKER="))?;
+    CString::new(marker).ok().filter(|marker| !marker.is_empty())
 }

@@ -88,13 +88,15 @@ impl Mark {
             (Phase::Up { .. }, _) => Standing::Up,
             (Phase::Waiting { .. }, _) => Standing::Waiting,
             (Phase::Stopping { cause, .. }, Desired::Up) => match cause {
-                // Wanted up: what follows its end is the restart policy's, or was asked for.
-                StopCause::Requested | StopCause::Shutdown => Standing::Stopping,
-                StopCause::Restart
-                | StopCause::Unhealthy(_)
+                StopCause::Requested | StopCause::Shutdown | StopCause::GroupGaveUp => {
+                    Standing::Stopping
+                }
+                StopCause::Restart | StopCause::Group => Standing::Restarting,
+                // Nobody asked: what follows its end is for the restart policy.
+                StopCause::Unhealthy(_)
                 | StopCause::NotReadyInTime
                 | StopCause::StartTimedOut
-                | StopCause::OwnerDied => Standing::Restarting,
+                | StopCause::OwnerDied => Standing::Up,
             },
             (Phase::Spawning { .. } | Phase::Stopping { .. }, Desired::Down) => Standing::Stopping,
         };

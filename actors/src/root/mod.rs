@@ -7,6 +7,7 @@
 mod adopt;
 mod apply;
 mod drain;
+mod groups;
 mod inject;
 mod table;
 
@@ -22,6 +23,7 @@ use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleRep
 use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
+use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_supervision::{
     Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
@@ -96,6 +98,7 @@ pub struct RootState {
     /// Children that are not down.
     up: usize,
     drain: Option<Drain>,
+    groups: Groups,
 }
 
 struct Sink(ActorRef<RootMsg>);
@@ -134,6 +137,7 @@ impl Actor for RootActor {
             starts: 0,
             up: 0,
             drain: None,
+            groups: Groups::default(),
         })
     }
 
@@ -210,7 +214,19 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
         }
+        state.settle_groups().await;
         state.check_drain();
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _me: ActorRef<RootMsg>,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(ledger) = state.args.ledger.as_mut().filter(|_| state.up == 0) {
+            ledger.erase();
+        }
         Ok(())
     }
 
@@ -231,6 +247,7 @@ impl Actor for RootActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -329,6 +346,7 @@ impl RootState {
         if let Some(ledger) = &mut self.args.ledger {
             ledger.loaded(&written);
         }
+        self.join_group(&id);
         self.note(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
@@ -348,6 +366,7 @@ impl RootState {
         if let Some(ledger) = &mut self.args.ledger {
             ledger.unloaded(id);
         }
+        self.leave_group(id);
         self.args.board.remove(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
@@ -396,10 +415,28 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
+        let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        if came_up {
+            self.tell_shortfalls(id, inc);
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
+        }
+    }
+
+    /// Tells of each limit that was asked for and does not hold.
+    fn tell_shortfalls(&mut self, id: &ChildId, inc: u64) {
+        let known = self.children.get(id).filter(|k| k.child.inc == inc);
+        let handle = known.and_then(|k| k.handle.as_ref());
+        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
+            let kind = NoticeKind::LimitNotEnforced {
+                limit: short.limit.as_str().to_owned(),
+                asked: short.asked,
+                reason: short.why,
+            };
+            self.publish_for(id, inc, kind, Origin::Observed);
         }
     }
 

@@ -4,16 +4,15 @@
 //! signal, its grace and KILL. Never: takes a process for one of ours by its number alone; who is ours, the keeper says,
 //! which is its parent.
 
+use super::Shared;
 use super::grip::Grip;
-use super::{Shared, track};
 use crate::backend::{ReadySource, StartOrder, Started, Streams, Survivor};
+use crate::cgroup::ModuleGroups;
 use crate::keeper::{self, AdoptedChild, KeeperClient};
 use lair_supervision::{ChildId, ChildIdentity};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,16 +133,17 @@ pub(super) fn adopt(shared: &Arc<Shared>, order: &StartOrder) -> Option<Started>
         (Some(fd), _) => Some(ReadySource::Fd(fd)),
         (None, socket) => socket.map(ReadySource::Notify),
     };
-    let group = group_of(&marker, &name);
+    let groups = groups_of(shared, &marker, order, &name);
     let grip = Grip::new(
         keeper,
         key,
         process.pid,
         order.plan.clone(),
-        group,
+        groups,
         path,
         shared.clone(),
     );
+    grip.guard();
     grip.follow(exit, empty);
     Some(Started {
         identity,
@@ -156,11 +156,13 @@ pub(super) fn adopt(shared: &Arc<Shared>, order: &StartOrder) -> Option<Started>
     })
 }
 
-/// The child's tracking group: where the life that started it made it.
-fn group_of(marker: &CString, name: &str) -> Option<PathBuf> {
-    let (instance, _) = marker.to_str().ok()?.split_once(':')?;
-    let group = track::base(instance).ok()?.join(name);
-    fs::metadata(&group).ok()?.is_dir().then_some(group)
+/// The child's groups: where the life that started it made them.
+fn groups_of(shared: &Shared, marker: &CString, order: &StartOrder, name: &str) -> ModuleGroups {
+    let instance = marker.to_str().ok().and_then(|text| text.split_once(':'));
+    let Some((instance, _)) = instance else {
+        return ModuleGroups::default();
+    };
+    shared.cgroups.of(instance).found(name, &order.plan.limits)
 }
 
 // Each critical section is whole operations on a map.
