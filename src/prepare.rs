@@ -9,13 +9,15 @@ use lair_actors::facts as actors;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
+use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Makes the plans of every module in `source`, in the order of the file.
 pub(crate) fn prepare(
@@ -52,15 +54,11 @@ fn plan_all(
     }
     let host = host_facts(inner, &context);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
-    for module in &stack.modules {
-        let trusted = if vouched {
-            Ok(())
-        } else {
-            trust(inner, source, module)
-        };
+    for (index, module) in stack.modules.iter().enumerate() {
+        let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(inner, plan)?),
+                Ok(plan) => plans.push(enforceable(inner, grouped(stack, plan))?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -71,6 +69,18 @@ fn plan_all(
         (false, _) => Err(invalid(&problems)),
         (true, false) => Err(refused(&refusals)),
     }
+}
+
+/// With the group that the stack puts it into.
+fn grouped(stack: &Stack, mut plan: LaunchPlan) -> LaunchPlan {
+    let named = |g: &&Group| {
+        g.modules
+            .iter()
+            .any(|m| m.as_str() == plan.spec.id.as_str())
+    };
+    plan.group = stack.groups.iter().find(named).map(|g| Arc::new(g.spec()));
+    plan.spec.grouped = plan.group.is_some();
+    plan
 }
 
 fn read(source: ManifestSource) -> Result<(Source, bool), Refused> {
@@ -161,27 +171,6 @@ fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
         );
     }
     Ok(plan)
-}
-
-fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {
-    let uid = rustix::process::geteuid().as_raw();
-    let modules = inner.folders.config.join("modules");
-    let scope = match &source.facts {
-        None => TrustScope::Bridge {
-            digest: &source.digest,
-        },
-        Some(_) if inner.foreground => TrustScope::Foreground { uid },
-        Some(_) => TrustScope::Daemon {
-            uid,
-            modules: &modules,
-        },
-    };
-    trust::decide(
-        inner.config.trust.as_ref(),
-        scope,
-        module.name.as_str(),
-        source.facts.as_ref(),
-    )
 }
 
 fn choose(

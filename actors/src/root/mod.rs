@@ -6,6 +6,7 @@
 
 mod apply;
 mod drain;
+mod groups;
 mod inject;
 mod table;
 
@@ -20,6 +21,7 @@ use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleRep
 use crate::pump::{Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
+use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_supervision::{
     Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
@@ -90,6 +92,7 @@ pub struct RootState {
     /// Children that are not down.
     up: usize,
     drain: Option<Drain>,
+    groups: Groups,
 }
 
 struct Sink(ActorRef<RootMsg>);
@@ -128,6 +131,7 @@ impl Actor for RootActor {
             starts: 0,
             up: 0,
             drain: None,
+            groups: Groups::default(),
         })
     }
 
@@ -190,6 +194,7 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -211,6 +216,7 @@ impl Actor for RootActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -305,6 +311,7 @@ impl RootState {
                 Loaded::New
             }
         };
+        self.join_group(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -320,6 +327,7 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        self.leave_group(id);
         self.args.board.remove(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())

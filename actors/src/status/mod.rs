@@ -6,7 +6,7 @@ mod words;
 pub use render::Renderer;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
-use crate::view::HealthWord;
+use crate::view::{GroupView, HealthWord};
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,9 @@ pub struct ModuleStatus {
     pub exposure: String,
     /// Its log files.
     pub logs: Logs,
+    /// The group it is a member of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupView>,
     /// Why the last change happened: `observed`, `requested`, `injected`.
     pub origin: String,
 }

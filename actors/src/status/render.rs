@@ -72,6 +72,7 @@ impl Renderer<'_> {
             // Nobody compares the sockets of the tree with the declared ports yet.
             exposure: "unknown".to_owned(),
             logs: self.logs(view),
+            group: view.group.clone(),
             origin: match &view.origin {
                 Origin::Observed => "observed".to_owned(),
                 Origin::Requested { peer } => format!("requested by {peer}"),
@@ -234,6 +235,10 @@ fn next_step(reason: &core::Reason, short_of_memory: bool) -> &'static str {
         }
         (ReasonCode::StopIncomplete, _) => {
             "end what is named in the evidence, or ask why it can't be ended"
+        }
+        (ReasonCode::GroupRestart, _) => "nothing: see the module that failed, under `group`",
+        (ReasonCode::GroupGaveUp, _) => {
+            "mend what `group` names, then `lair start` the modules of the group"
         }
         (ReasonCode::Internal, _) => {
             "this is a fault of lair: please report it with lair's own log"
