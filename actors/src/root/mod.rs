@@ -11,6 +11,7 @@ mod table;
 
 use crate::backend::Backend;
 use crate::clock::Clock;
+use crate::dossier::{Archive, Ended};
 use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::Sampler;
@@ -68,6 +69,8 @@ pub struct RootArgs {
     pub sampler: Arc<Sampler>,
     /// What the health actor's lives have in common.
     pub memory: Arc<Memory>,
+    /// What writes down how runs ended; none: nobody does.
+    pub archive: Option<Arc<Archive>>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Is the fault gate open?
@@ -347,6 +350,8 @@ impl RootState {
             return;
         };
         let mut orphan = false;
+        let ends = !matches!(report, ModuleReport::Spawned(_));
+        let before = (ends && known.child.inc == inc).then(|| Arc::new(known.view()));
         let event = match report {
             ModuleReport::Spawned(spawned) => {
                 let identity = spawned.identity.clone();
@@ -369,6 +374,14 @@ impl RootState {
             }
         };
         self.hear(id, inc, event).await;
+        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
+            let after = self.args.board.get(id.as_str());
+            archive.keep(Ended {
+                run: inc,
+                before,
+                after,
+            });
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
