@@ -9,6 +9,7 @@ use crate::handle::{Inner, RuntimeHandle};
 use crate::resume::{Machine, Past};
 use lair_actors::backend::Backend;
 use lair_actors::clock::{Clock, SystemClock};
+use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
 use lair_actors::facts::{self, GpuReader, Sampler};
 use lair_actors::keeper::DeathPolicy;
@@ -180,12 +181,21 @@ impl Runtime {
             Some(machine) => (Some(machine.native), machine.desk, machine.past),
             None => (None, None, Past::default()),
         };
-        let events = EventLog::after(past.remembered.newest, KEPT);
+        let events = Arc::new(EventLog::after(past.remembered.newest, KEPT));
+        let sampler = Sampler::new(clock.clone());
+        let archive = Archive::new(ArchiveOptions {
+            clock: clock.clone(),
+            sampler: sampler.clone(),
+            events: events.clone(),
+            log_dir: options.folders.logs.clone(),
+            rules: options.folders.config.join("rules"),
+        });
         let inner = Inner {
             root: OnceLock::new(),
             board: Arc::new(Board::default()),
-            events: Arc::new(events),
-            sampler: Sampler::new(clock.clone()),
+            events,
+            sampler,
+            archive,
             pump: Arc::new(OnceLock::new()),
             clock,
             config: options.config,
@@ -201,6 +211,7 @@ impl Runtime {
             gpus: GpuReader::new(None),
             lock: Mutex::new(lock),
         };
+        let real = inner.native.is_some();
         let args = RootArgs {
             clock: inner.clock.clone(),
             events: inner.events.clone(),
@@ -209,6 +220,8 @@ impl Runtime {
             pump: inner.pump.clone(),
             backends,
             sampler: inner.sampler.clone(),
+            // Scripted children leave nothing that anybody would look for later.
+            archive: real.then(|| inner.archive.clone()),
             memory: Arc::default(),
             seed: options.seed,
             faults: options.faults,

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod cgroup;
 pub mod clock;
+pub mod dossier;
 pub mod events;
 pub mod evidence;
 pub mod facts;

@@ -271,6 +271,20 @@ pub struct Events {
     pub names: Vec<String>,
 }
 
+/// `lair why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// This run; -1 is the one before the newest.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub run: Option<i64>,
+    /// Put all that a bug report needs into this file, without secrets: a tar archive, compressed if it ends in .zst.
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub bundle: Option<PathBuf>,
+}
+
 /// `lair wait`
 #[derive(Debug, Args)]
 pub struct Wait {

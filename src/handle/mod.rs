@@ -3,14 +3,17 @@
 //! Owns: nothing; it is a cheap clone of senders and published state. Promises: every call gets exactly one answer,
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
+mod why;
 mod words;
 
+pub(crate) use why::recorded;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
 use lair_actors::backend::native::NativeBackend;
 use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
+use lair_actors::dossier::Archive;
 use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuReader, Sampler};
 use lair_actors::fault::Fault;
@@ -41,6 +44,7 @@ pub(crate) struct Inner {
     pub board: Arc<Board>,
     pub events: Arc<EventLog>,
     pub sampler: Arc<Sampler>,
+    pub archive: Arc<Archive>,
     pub pump: Arc<OnceLock<Pump>>,
     pub clock: Arc<dyn Clock>,
     pub config: RuntimeConfig,
@@ -72,6 +76,9 @@ impl Drop for Inner {
 
 /// How long the root may take to answer. It never waits for anything, so this is a fault of lair or of the machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the end of the runtime waits for the last dossiers.
+const DOSSIERS_WITHIN: Duration = Duration::from_secs(3);
 
 impl RuntimeHandle {
     pub(crate) fn new(inner: Inner) -> Self {
@@ -451,6 +458,8 @@ impl RuntimeHandle {
         if let Some(pump) = self.inner.pump.get().cloned() {
             let _ = tokio::task::spawn_blocking(move || pump.stop()).await;
         }
+        let archive = self.inner.archive.clone();
+        let _ = tokio::task::spawn_blocking(move || archive.finish(DOSSIERS_WITHIN)).await;
     }
 
     /// The keeper is gone: nobody else removes the folders of its control groups any more. The folders are free again.

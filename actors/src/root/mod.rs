@@ -13,6 +13,7 @@ mod table;
 
 use crate::backend::Backend;
 use crate::clock::Clock;
+use crate::dossier::{Archive, Ended};
 use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::Sampler;
@@ -72,6 +73,8 @@ pub struct RootArgs {
     pub sampler: Arc<Sampler>,
     /// What the health actor's lives have in common.
     pub memory: Arc<Memory>,
+    /// What writes down how runs ended; none: nobody does.
+    pub archive: Option<Arc<Archive>>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Is the fault gate open?
@@ -394,6 +397,8 @@ impl RootState {
             return;
         };
         let mut orphan = false;
+        let ends = !matches!(report, ModuleReport::Spawned(_));
+        let before = (ends && known.child.inc == inc).then(|| Arc::new(known.view()));
         let event = match report {
             ModuleReport::Spawned(spawned) => {
                 let identity = spawned.identity.clone();
@@ -417,6 +422,7 @@ impl RootState {
         };
         let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        self.keep_dossier(id, inc, before);
         if came_up {
             self.tell_shortfalls(id, inc);
         }
@@ -437,6 +443,14 @@ impl RootState {
                 reason: short.why,
             };
             self.publish_for(id, inc, kind, Origin::Observed);
+        }
+    }
+
+    /// Hands a run that has ended to those who write down how.
+    fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<crate::view::View>>) {
+        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
+            let after = self.args.board.get(id.as_str());
+            archive.keep(Ended { run, before, after });
         }
     }
 
