@@ -7,6 +7,7 @@ use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
 use lair_actors::facts as actors;
 use lair_manifests::launch::LaunchPlan;
 use lair_manifests::module::ModuleManifest;
+use lair_manifests::nvml::Nvml;
 use lair_manifests::plan::PATH;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
@@ -109,7 +110,7 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
 
 /// The driver's word, for modules that ask for a GPU.
 fn gpu_facts(inner: &Inner) -> GpuFacts {
-    if !inner.config.gpu.nvml {
+    if inner.config.gpu.nvml == Nvml::Off {
         return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
     }
     match inner.gpus.gpus() {

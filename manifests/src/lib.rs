@@ -16,6 +16,7 @@ pub mod health;
 pub mod launch;
 pub mod module;
 pub mod numbers;
+pub mod nvml;
 pub mod parse;
 pub mod plan;
 pub mod problem;

@@ -163,6 +163,10 @@ pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
             Refused::new("busy", "the runtime has as many modules as it takes".into())
                 .help("unload modules that are not needed")
         }
+        DeniedReason::Overcommitted => {
+            Refused::new("overcommitted", format!("`{name}` doesn't fit"))
+                .help("`lair plan FILE` shows the sums")
+        }
         DeniedReason::InjectionDisabled => Refused::new(
             "injection_disabled",
             "the fault gate is closed".into(),
