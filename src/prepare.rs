@@ -4,15 +4,14 @@
 //! Never: starts anything.
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
-use lair_actors::facts as actors;
+use crate::resources::Cards;
 use lair_manifests::launch::LaunchPlan;
 use lair_manifests::module::ModuleManifest;
-use lair_manifests::nvml::Nvml;
 use lair_manifests::plan::PATH;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
-    GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack, TrustDecision,
+    TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,16 +42,13 @@ fn plan_all(
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
-    if stack
-        .modules
-        .iter()
-        .any(|m| m.runtime.resources.gpu.is_some())
-    {
-        context.gpus = gpu_facts(inner);
-    }
-    let host = host_facts(inner, &context);
+    let mut cards = Cards::of(inner, stack);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for module in &stack.modules {
+        if let Some(cards) = &cards {
+            context.gpus = cards.offered(module.name.as_str());
+        }
+        let host = host_facts(inner, &context);
         let trusted = if vouched {
             Ok(())
         } else {
@@ -60,7 +56,12 @@ fn plan_all(
         };
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(plan)?),
+                Ok(plan) => {
+                    if let Some(cards) = &mut cards {
+                        cards.give(&plan);
+                    }
+                    plans.push(enforceable(plan)?);
+                }
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -106,34 +107,6 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
         memory_total: inner.memory_total,
         ..HostFacts::default()
     }
-}
-
-/// The driver's word, for modules that ask for a GPU.
-fn gpu_facts(inner: &Inner) -> GpuFacts {
-    if inner.config.gpu.nvml == Nvml::Off {
-        return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
-    }
-    match inner.gpus.gpus() {
-        actors::GpuFacts::Unavailable(why) => GpuFacts::Unavailable(why),
-        actors::GpuFacts::Present(gpus) => {
-            GpuFacts::Present(gpus.into_iter().filter_map(usable).collect())
-        }
-    }
-}
-
-fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
-    if gpu.fault.is_some() {
-        return None;
-    }
-    let total = gpu.memory_total?;
-    Some(facts::Gpu {
-        uuid: gpu.uuid?,
-        pci: gpu.pci.unwrap_or_default(),
-        index: gpu.index,
-        name: gpu.name.unwrap_or_default(),
-        memory_total: total,
-        memory_free: gpu.memory_used.map(|used| total.saturating_sub(used)),
-    })
 }
 
 /// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.

@@ -9,14 +9,16 @@ use crate::handle::{Inner, RuntimeHandle};
 use lair_actors::backend::native::{NativeBackend, NativeOptions};
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::events::{EventLog, KEPT};
-use lair_actors::facts::{self, GpuReader, Sampler};
+use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
 use lair_actors::keeper::{DeathPolicy, KeeperClient, KeeperOptions};
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
 use lair_actors::root::{Backends, RootActor, RootArgs};
 use lair_actors::view::Board;
 use lair_manifests::config::RuntimeConfig;
+use lair_manifests::resources::MemorySize;
 use lair_supervision::Origin;
+use lair_supervision::account::Rules;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
@@ -161,6 +163,7 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let instance = options.folders.instance();
+        let simulated = options.simulated.is_some();
         let (clock, backends, keeper, tracking) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None, None),
             None => {
@@ -183,21 +186,29 @@ impl Runtime {
                 )
             }
         };
+        let meter = Meter {
+            board: Arc::new(Board::default()),
+            sampler: Sampler::new(clock.clone()),
+            gpus: GpuDesk::new(clock.clone(), &options.config.gpu.nvml),
+            simulated,
+        };
         let inner = Inner {
             root: OnceLock::new(),
-            board: Arc::new(Board::default()),
+            board: meter.board.clone(),
             events: Arc::new(EventLog::new(KEPT)),
-            sampler: Sampler::new(clock.clone()),
+            sampler: meter.sampler.clone(),
             pump: Arc::new(OnceLock::new()),
             clock,
-            config: options.config,
             folders: options.folders,
             foreground: options.foreground,
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
             seed: options.seed,
             memory_total: facts::host().memory_total,
             tracking,
-            gpus: GpuReader::new(None),
+            rules: rules(&options.config),
+            gpus: meter.gpus.clone(),
+            meter,
+            config: options.config,
             lock: Mutex::new(lock),
         };
         let args = RootArgs {
@@ -209,6 +220,8 @@ impl Runtime {
             backends,
             sampler: inner.sampler.clone(),
             memory: Arc::default(),
+            rules: inner.rules.clone(),
+            gpus: inner.gpus.clone(),
             seed: options.seed,
             faults: options.faults,
         };
@@ -248,6 +261,16 @@ impl Runtime {
         }
         self.handle.clean_up();
         report
+    }
+}
+
+/// The configuration's rules for the account.
+fn rules(config: &RuntimeConfig) -> Rules {
+    let bytes = |key: &Option<MemorySize>| key.as_ref().map(|size| size.get());
+    Rules {
+        budget: bytes(&config.memory.budget),
+        reserve: bytes(&config.memory.reserve).unwrap_or(0),
+        gpu_reserve: bytes(&config.gpu.reserve).unwrap_or(0),
     }
 }
 

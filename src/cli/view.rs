@@ -246,6 +246,17 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         .map_or_else(String::new, |b| format!(" ({b})"));
     row("Memory", &format!("{}{by}", memory(m)));
     row("CPU", &cpu(m.resources.cpu_ms));
+    for gpu in &m.resources.gpu {
+        let has = match (gpu.memory, gpu.in_use) {
+            (Some(memory), _) => bytes(memory),
+            (None, Some(false)) => "not in use".into(),
+            (None, _) => "unknown".into(),
+        };
+        let of = gpu
+            .vram
+            .map_or_else(|| " (alone)".into(), |v| format!("/{}", bytes(v)));
+        row("GPU", &format!("{} {has}{of}", gpu.uuid));
+    }
     if !m.ports.is_empty() {
         let all: Vec<String> = m
             .ports

@@ -2,8 +2,8 @@
 
 use lair_actors::view::{HealthWord, View};
 use lair_manifests::launch::Mode;
-use lair_supervision::DeniedReason;
 use lair_supervision::status::Lifecycle;
+use lair_supervision::{DeniedReason, Shortage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Why a call was refused or failed: a stable code, a sentence, and what to do now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
-    /// Stable: `unknown_module`, `still_up`, `draining`, `invalid_manifest`, `mode_unavailable`, `untrusted`, ...
+    /// Stable: `unknown_module`, `still_up`, `draining`, `invalid_manifest`, `mode_unavailable`, `untrusted`, `overcommitted`, ...
     pub code: &'static str,
     /// One sentence.
     pub message: String,
@@ -142,6 +142,14 @@ impl std::error::Error for Refused {}
 pub(super) fn root_gone() -> Refused {
     Refused::new("internal", "the root actor is gone".into())
         .help("the runtime has ended; start it again")
+}
+
+/// The account's refusal, with its sum.
+pub(crate) fn overcommitted(short: &Shortage) -> Refused {
+    let data = serde_json::to_value(short).unwrap_or_default();
+    Refused::new("overcommitted", short.to_string())
+        .help(&short.help())
+        .with(serde_json::json!({ "shortage": data }))
 }
 
 pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {

@@ -252,6 +252,15 @@ impl Account {
         self.grants.get(id).map(|grant| &grant.claim)
     }
 
+    /// Whether a module holds a part of a pool.
+    #[must_use]
+    pub fn has(&self, id: &ChildId, pool: &Pool) -> bool {
+        self.held(id).is_some_and(|claim| match pool {
+            Pool::Memory => claim.memory.is_some(),
+            Pool::Gpu(_) => claim.gpu(pool).is_some(),
+        })
+    }
+
     /// Bytes granted of a pool, by declaration.
     #[must_use]
     pub fn granted(&self, pool: &Pool) -> u64 {

@@ -4,6 +4,7 @@ use super::RootState;
 use crate::backend::StartOrder;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
+use crate::vram::Vram;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
     Uptime, decide,
@@ -40,10 +41,14 @@ impl RootState {
             (true, false) => self.up -= 1,
             (false, false) | (true, true) => {}
         }
+        let moved = was_up == known.child.is_down();
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
         let origin = known.origin.clone();
+        if moved {
+            self.settle_account(id);
+        }
         // Before anything is told or asked: who acts on an event finds at least the state it tells of.
         self.show(id);
         for (inc, effect) in effects {
@@ -143,6 +148,7 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
+            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
