@@ -97,6 +97,7 @@ impl Vram {
         let uuid = gpu.uuid.as_deref().unwrap_or_default();
         let mine = gpu.clients.iter().filter(|client| self.is_mine(client.pid));
         mine.map(|client| {
+            self.desk.remember([client.pid], &self.id, self.inc);
             let has = client.memory.map_or(
                 "an unknown amount".to_owned(),
                 lair_supervision::account::size,

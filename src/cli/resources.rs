@@ -144,7 +144,7 @@ pub fn plan(global: &Global, args: &Plan) -> Result<Code, CliError> {
                 preference: mode,
                 ..LoadOptions::default()
             };
-            let source = ManifestSource::File(file.clone().into());
+            let source = ManifestSource::File(file.clone());
             Ok(handle.plan(source, options).await?)
         })?,
     };

@@ -3,7 +3,7 @@
 use super::{LoadOptions, ManifestSource, Refused, RuntimeHandle};
 use crate::resources::{GpuReport, PlanReport};
 use lair_actors::facts::claim;
-use lair_supervision::{ChildEvent, ChildId, Measured};
+use lair_supervision::{Account, ChildEvent, ChildId, Measured};
 
 impl RuntimeHandle {
     /// Per GPU: its memory, the modules that hold it, and each process on it with its owner.
@@ -30,6 +30,12 @@ impl RuntimeHandle {
         tokio::task::spawn_blocking(move || crate::resources::plan(&inner, source, &options))
             .await
             .map_err(broke_off)?
+    }
+
+    /// What is granted to whom, as of now.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.inner.board.account()
     }
 
     /// What is measured before a start is asked for; nothing where the account would not look at it.

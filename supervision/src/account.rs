@@ -152,10 +152,19 @@ impl Charge {
 pub struct Shortage {
     /// Who asked.
     pub id: ChildId,
-    /// The pools that fall short, with what was asked of each (`None`: all of it, or, of memory, an unknown amount).
-    pub short: Vec<(Sum, Option<u64>)>,
+    /// The pools that fall short.
+    pub short: Vec<Lack>,
     /// The fewest modules whose stop would make room; `None`: not even all of them would.
     pub stop: Option<Vec<ChildId>>,
+}
+
+/// One pool that falls short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// What there is.
+    pub sum: Sum,
+    /// Bytes asked for; `None`: a whole GPU, or an unknown amount of memory.
+    pub asked: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,11 +207,14 @@ impl Account {
         measured: &Measured,
     ) -> Result<(), Box<Shortage>> {
         let none = BTreeSet::new();
-        let short: Vec<(Sum, Option<u64>)> = self
+        let short: Vec<Lack> = self
             .pools(claim)
             .into_iter()
-            .map(|pool| (self.sum(&pool, measured, id, &none), claim.bytes(&pool)))
-            .filter(|(sum, _)| !fits(sum, claim))
+            .map(|pool| Lack {
+                asked: claim.bytes(&pool),
+                sum: self.sum(&pool, measured, id, &none),
+            })
+            .filter(|lack| !fits(&lack.sum, claim))
             .collect();
         if short.is_empty() {
             return Ok(());

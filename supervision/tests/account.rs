@@ -1,6 +1,6 @@
 //! The account's promises: nothing is granted twice, refusals add up, and the modules they name make room.
 
-use lair_supervision::account::{Rules, Seen, size};
+use lair_supervision::account::{Lack, Rules, Seen, size};
 use lair_supervision::{Account, ChildId, Claim, GpuClaim, Measured, Pool};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ fn a_refusal_shows_its_sum_and_the_one_stop_that_frees_the_least() {
         short.to_string(),
         "`d` doesn't fit: it asks for 4GiB of memory: capacity 16GiB - reserve 2GiB - strangers 3GiB - a 5GiB - b 3GiB - c 1GiB (measured) = 2GiB"
     );
-    assert_eq!(short.short[0].0.room, Some(2 * GIB as i64));
+    assert_eq!(short.short[0].sum.room, Some(2 * GIB as i64));
     assert_eq!(short.stop, Some(vec![id("b")]));
     assert_eq!(short.help(), "stop b to make room, then start it again");
     account.release(&id("b"));
@@ -352,7 +352,7 @@ proptest! {
                         }
                         Err(short) => {
                             prop_assert_eq!(&account, &before, "a refusal changes nothing");
-                            for (sum, _) in &short.short {
+                            for Lack { sum, .. } in &short.short {
                                 let charged: i64 = sum.charges.iter().map(|c| c.bytes() as i64).sum();
                                 if let (None, Some(capacity), Some(room)) = (sum.budget, sum.capacity, sum.room) {
                                     let rest = capacity as i64 - sum.reserve as i64 - sum.strangers.unwrap_or(0) as i64;

@@ -1,8 +1,8 @@
 //! The last known state of the GPUs, for those who may not wait for a driver.
 //!
-//! Owns: the driver's library, its last answer, and whose each process on a GPU was seen to be. Promises: [`GpuDesk::recent`]
-//! never waits; a process that was seen to be a module's is still known as that module's when it is gone. Never: has a
-//! tick of its own.
+//! Owns: the driver's library, its last answer, and whose each process on a GPU was seen to be. Promises: one question at
+//! a time; [`GpuDesk::recent`] never waits, and nobody waits long for a driver that hangs; a process that was seen to be a
+//! module's is still known as that module's when it is gone. Never: has a tick of its own.
 
 use super::gpu::{GpuFacts, GpuReader};
 use crate::clock::Clock;
@@ -10,24 +10,28 @@ use lair_manifests::nvml::Nvml;
 use lair_supervision::{ChildId, Uptime};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Processes that are remembered; the oldest pids are forgotten first.
 const REMEMBERED: usize = 4096;
 
+/// A driver that takes longer is said not to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where GPUs are asked about.
 pub struct GpuDesk {
     clock: Arc<dyn Clock>,
     reader: Option<GpuReader>,
-    asking: AtomicBool,
     known: Mutex<Known>,
+    answered: Condvar,
 }
 
 #[derive(Default)]
 struct Known {
     last: Option<(Uptime, Arc<GpuFacts>)>,
+    asking: bool,
+    answers: u64,
     owners: BTreeMap<i32, (ChildId, u64)>,
 }
 
@@ -43,35 +47,62 @@ impl GpuDesk {
         Arc::new(GpuDesk {
             clock,
             reader,
-            asking: AtomicBool::new(false),
             known: Mutex::default(),
+            answered: Condvar::new(),
         })
     }
 
-    /// What the driver says now. It may think about this for a long time.
+    /// What the driver says now: it is asked after this call, and may think about it for a while.
     #[must_use]
-    pub fn read(&self) -> Arc<GpuFacts> {
-        let facts = Arc::new(match &self.reader {
-            Some(reader) => reader.gpus(),
-            None => GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into()),
+    pub fn read(self: &Arc<Self>) -> Arc<GpuFacts> {
+        let mut known = self.known();
+        // A question under way may have been put before what the caller wants to see.
+        let enough = known.answers + 1 + u64::from(known.asking);
+        while known.answers < enough {
+            self.ask(&mut known);
+            let waited = self.answered.wait_timeout(known, PATIENCE);
+            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            known = next;
+            if timeout.timed_out() && known.answers < enough {
+                let why = format!("the driver does not answer within {PATIENCE:?}");
+                return Arc::new(GpuFacts::Unavailable(why));
+            }
+        }
+        let last = known.last.as_ref().map(|(_, facts)| facts.clone());
+        last.unwrap_or_else(|| Arc::new(GpuFacts::Unavailable("nobody looked".into())))
+    }
+
+    /// Begins a question, unless one is under way.
+    fn ask(self: &Arc<Self>, known: &mut Known) {
+        if known.asking {
+            return;
+        }
+        known.asking = true;
+        let desk = self.clone();
+        std::thread::spawn(move || {
+            let facts = match &desk.reader {
+                Some(reader) => reader.gpus(),
+                None => GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into()),
+            };
+            let mut known = desk.known();
+            known.last = Some((desk.clock.now(), Arc::new(facts)));
+            known.asking = false;
+            known.answers += 1;
+            desk.answered.notify_all();
         });
-        self.known().last = Some((self.clock.now(), facts.clone()));
-        facts
     }
 
     /// What the driver said last, at once. If that is older than `max_age`, it is asked again behind the caller's back.
     #[must_use]
     pub fn recent(self: &Arc<Self>, max_age: Duration) -> Option<Arc<GpuFacts>> {
-        let last = self.known().last.clone();
-        let young = last
+        let mut known = self.known();
+        let last = known.last.clone();
+        let now = self.clock.now();
+        if last
             .as_ref()
-            .is_some_and(|(at, _)| self.clock.now().since(*at) < max_age);
-        if !young && !self.asking.swap(true, Ordering::AcqRel) {
-            let desk = self.clone();
-            std::thread::spawn(move || {
-                let _ = desk.read();
-                desk.asking.store(false, Ordering::Release);
-            });
+            .is_none_or(|(at, _)| now.since(*at) >= max_age)
+        {
+            self.ask(&mut known);
         }
         last.map(|(_, facts)| facts)
     }

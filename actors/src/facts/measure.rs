@@ -98,7 +98,10 @@ impl Meter {
         let pids = gpus.iter().flat_map(|gpu| &gpu.clients).map(|c| c.pid);
         pids.map(|pid| {
             let owner = match (live.get(&pid), self.gpus.owner(pid)) {
-                (Some((id, inc)), _) => Owner::Module(id.clone(), *inc),
+                (Some((id, inc)), _) => {
+                    self.gpus.remember([pid], id, *inc);
+                    Owner::Module(id.clone(), *inc)
+                }
                 (None, Some((id, inc))) if !is_alive(pid) => Owner::Left(id, inc),
                 (None, _) => Owner::Stranger,
             };

@@ -1,6 +1,6 @@
 //! The arithmetic in words.
 
-use super::{Charge, Pool, Shortage, Sum};
+use super::{Charge, Lack, Pool, Shortage, Sum};
 use std::fmt;
 
 /// Bytes as people read them: exact where a unit divides them, else to two decimals.
@@ -88,7 +88,7 @@ impl fmt::Display for Sum {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` doesn't fit: ", self.id)?;
-        for (i, (sum, asked)) in self.short.iter().enumerate() {
+        for (i, Lack { sum, asked }) in self.short.iter().enumerate() {
             if i > 0 {
                 f.write_str("; ")?;
             }
