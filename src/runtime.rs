@@ -164,7 +164,7 @@ impl Runtime {
         };
         let instance = options.folders.instance();
         let simulated = options.simulated.is_some();
-        let (clock, backends, keeper, tracking) = match options.simulated {
+        let (clock, backends, keeper, cgroups) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None, None),
             None => {
                 let keeper = launch_keeper(options.keeper, options.orphan_grace).await?;
@@ -173,7 +173,7 @@ impl Runtime {
                     run_dir: options.folders.run.clone(),
                 };
                 let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                let tracking = native.tracking();
+                let cgroups = native.cgroups().clone();
                 let clock: Arc<dyn Clock> = SystemClock::start();
                 (
                     clock,
@@ -182,7 +182,7 @@ impl Runtime {
                         container: None,
                     },
                     Some(keeper),
-                    Some(tracking),
+                    Some(cgroups),
                 )
             }
         };
@@ -204,7 +204,7 @@ impl Runtime {
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
             seed: options.seed,
             memory_total: facts::host().memory_total,
-            tracking,
+            cgroups,
             rules: rules(&options.config),
             gpus: meter.gpus.clone(),
             meter,

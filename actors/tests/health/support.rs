@@ -336,5 +336,7 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         explanation: Vec::new(),
         fallback: None,
         digest: String::new(),
+        group: None,
+        source: None,
     }
 }
