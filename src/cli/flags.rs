@@ -342,6 +342,16 @@ pub struct Explain {
     pub mode: Option<ModeArg>,
 }
 
+/// `lair plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// A manifest or stack.
+    pub file: PathBuf,
+    /// As if this mode were preferred.
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+}
+
 /// `lair call`
 #[derive(Debug, Args)]
 pub struct Call {

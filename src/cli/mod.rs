@@ -18,6 +18,7 @@ mod notify;
 mod out;
 mod print;
 mod query;
+mod resources;
 mod run;
 mod serve;
 mod style;
@@ -105,6 +106,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Wait(args) => watch::wait(global, args),
         Verb::Validate(args) => files::validate(global, args),
         Verb::Explain(args) => files::explain(global, args),
+        Verb::Plan(args) => resources::plan(global, args),
+        Verb::Gpus => resources::gpus(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {
