@@ -163,6 +163,8 @@ impl Runtime {
             return Err(RuntimeError::PanicAborts);
         }
         options.folders.make()?;
+        let orders = policy(&options);
+        let lasting = orders == DeathPolicy::Keep || !options.foreground;
         let lock = match &options.simulated {
             Some(_) => None,
             None => Some(Lock::take(&options.folders.run)?),
@@ -171,7 +173,7 @@ impl Runtime {
         let (clock, backends, machine) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None),
             None => {
-                let machine = Machine::open(&options.keeper, &options.folders, policy(&options))
+                let machine = Machine::open(&options.keeper, &options.folders, orders, lasting)
                     .await
                     .map_err(RuntimeError::Keeper)?;
                 let clock: Arc<dyn Clock> = SystemClock::start();
@@ -210,8 +212,7 @@ impl Runtime {
             folders: options.folders,
             foreground: options.foreground,
             ignored: past.remembered.ignored.clone(),
-            orphan_grace: options.orphan_grace,
-            if_runtime_dies: options.if_runtime_dies,
+            orders,
             seed: options.seed,
             memory_total: facts::host().memory_total,
             cgroups: native.as_ref().map(|native| native.cgroups().clone()),
@@ -283,14 +284,9 @@ impl Runtime {
 fn policy(options: &RuntimeOptions) -> DeathPolicy {
     match options.if_runtime_dies {
         IfRuntimeDies::Keep => DeathPolicy::Keep,
-        IfRuntimeDies::Kill => kill_after(options.orphan_grace),
-    }
-}
-
-/// The keeper's orders where modules are stopped when their runtime dies.
-pub(crate) fn kill_after(grace: Duration) -> DeathPolicy {
-    DeathPolicy::Kill {
-        grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+        IfRuntimeDies::Kill => DeathPolicy::Kill {
+            grace_ms: u32::try_from(options.orphan_grace.as_millis()).unwrap_or(u32::MAX),
+        },
     }
 }
 

@@ -11,6 +11,7 @@ mod fast;
 mod files;
 mod find;
 pub mod flags;
+mod hand_over;
 mod host;
 mod lifecycle;
 mod log;

@@ -20,16 +20,17 @@ use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuDesk, Meter, Sampler};
 use lair_actors::fault::Fault;
 use lair_actors::files::last_run;
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
 use lair_actors::status::{ModuleStatus, Renderer};
 use lair_actors::view::{Board, View};
-use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
+use lair_manifests::config::RuntimeConfig;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::account::Rules;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -57,8 +58,8 @@ pub(crate) struct Inner {
     pub native: Option<Arc<NativeBackend>>,
     /// Why the ledger of an earlier life was not used, if it wasn't.
     pub ignored: Option<String>,
-    pub orphan_grace: Duration,
-    pub if_runtime_dies: IfRuntimeDies,
+    /// The keeper's orders for when this process ends without a word.
+    pub orders: DeathPolicy,
     pub seed: u64,
     pub memory_total: Option<u64>,
     /// Where trees are tracked and limits held; `None`: simulated.
@@ -441,6 +442,12 @@ impl RuntimeHandle {
         &self.inner.folders.logs
     }
 
+    /// The folder of locks and sockets.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.inner.folders.run.clone()
+    }
+
     /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
     #[must_use]
     pub fn rfc3339(wall_ms: u64) -> String {
@@ -477,6 +484,10 @@ impl RuntimeHandle {
         if let Some(cgroups) = &self.inner.cgroups {
             cgroups.remove();
         }
+    }
+
+    pub(crate) fn orders(&self) -> DeathPolicy {
+        self.inner.orders
     }
 
     pub(crate) fn native(&self) -> Option<&Arc<NativeBackend>> {
