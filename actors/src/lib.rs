@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod confinement;
 pub mod events;
 pub mod evidence;
 pub mod facts;

@@ -257,6 +257,8 @@ pub struct Limits {
     pub gpu: Option<GpuLimit>,
     /// What a native module may reach; `None`: all that its user may.
     pub sandbox: Option<Sandbox>,
+    /// Capabilities that a native module keeps, a bit each.
+    pub capabilities: u64,
 }
 
 /// GPUs that were chosen for a module.
@@ -279,6 +281,12 @@ pub struct Sandbox {
     pub read: Option<Vec<PathBuf>>,
     /// Absolute paths it may also write; `None`: no rule for files.
     pub write: Option<Vec<PathBuf>>,
+    /// TCP ports it may bind; `None`: any.
+    pub bind: Option<Vec<u16>>,
+    /// TCP ports it may connect to; `None`: any.
+    pub connect: Option<Vec<u16>>,
+    /// Start it with what of this can be had.
+    pub best_effort: bool,
 }
 
 fn names_only<S: serde::Serializer>(

@@ -75,6 +75,8 @@ record! {
         pass_env: Vec<EnvName> = Vec::new(),
         /// User to become; only a privileged runtime can.
         user: Option<UserName> = None,
+        /// Capabilities it keeps where lair has them; all others are dropped.
+        cap_add: Vec<Line> = Vec::new(),
         /// What it may reach.
         sandbox: Option<Sandbox> = None,
     }

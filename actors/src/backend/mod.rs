@@ -126,6 +126,10 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
+    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
+    fn confinement(&self) -> Option<crate::confinement::Confinement> {
+        None
+    }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
 }

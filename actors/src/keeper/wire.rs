@@ -4,6 +4,7 @@
 //! lists carry a `u32` count. Promises that decoding never panics and never allocates more than the datagram's
 //! own size; anything left over after the last field is an error. Never touches a descriptor itself.
 
+mod confine;
 mod event;
 mod fields;
 mod request;
@@ -13,7 +14,7 @@ pub use fields::WireFault;
 pub use request::Request;
 
 /// Raised with every incompatible change; both ends must agree.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The largest datagram; a longer spawn request travels in a memfd.
 pub const MAX_DATAGRAM: usize = 64 * 1024;

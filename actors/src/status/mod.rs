@@ -6,6 +6,7 @@ mod words;
 pub use render::Renderer;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
+use crate::confinement::Confinement;
 use crate::view::HealthWord;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub struct ModuleStatus {
     pub ports: Vec<Port>,
     /// `unknown`: the sockets of the tree are not compared with the declared ports yet.
     pub exposure: String,
+    /// What it is held to, while it runs natively.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Its log files.
     pub logs: Logs,
     /// Why the last change happened: `observed`, `requested`, `injected`.

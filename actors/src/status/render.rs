@@ -70,6 +70,7 @@ impl Renderer<'_> {
                 .collect(),
             // Nobody compares the sockets of the tree with the declared ports yet.
             exposure: "unknown".to_owned(),
+            confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
             origin: match &view.origin {
                 Origin::Observed => "observed".to_owned(),

@@ -166,5 +166,6 @@ pub(super) fn limits(runtime: &Runtime, gpus: &[String]) -> Limits {
             required: gpu.required,
         }),
         sandbox: None,
+        capabilities: 0,
     }
 }

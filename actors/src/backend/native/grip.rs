@@ -1,15 +1,16 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
-use super::{Shared, command};
+use super::{Shared, command, confine};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
+use crate::confinement::Confinement;
 use crate::facts::pids;
 use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -29,6 +30,7 @@ pub(super) struct Grip {
     by_us: AtomicI32,
     released: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
+    confinement: OnceLock<Confinement>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
 }
@@ -53,6 +55,7 @@ impl Grip {
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            confinement: OnceLock::new(),
             shared,
         })
     }
@@ -249,6 +252,15 @@ impl ChildHandle for Grip {
             Some(group) => Tree::Cgroup(group.clone()),
             None => Tree::Descendants(self.pid),
         }
+    }
+
+    fn confinement(&self) -> Option<Confinement> {
+        if let Some(known) = self.confinement.get() {
+            return Some(known.clone());
+        }
+        // Of the leader, once: what it takes from itself later is its own business.
+        let seen = confine::observed(self.pid, &self.plan.limits)?;
+        Some(self.confinement.get_or_init(|| seen).clone())
     }
 
     fn release(&self) {
