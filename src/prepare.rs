@@ -55,7 +55,7 @@ fn plan_all(
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(plan)?),
+                Ok(plan) => plans.push(enforceable(crate::ports::allow(inner, plan)?)?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),

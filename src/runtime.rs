@@ -9,6 +9,7 @@ use crate::handle::{Inner, RuntimeHandle};
 use lair_actors::backend::native::{NativeBackend, NativeOptions};
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::events::{EventLog, KEPT};
+use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuReader, Sampler};
 use lair_actors::keeper::{DeathPolicy, KeeperClient, KeeperOptions};
 use lair_actors::messages::{DrainReport, RootMsg};
@@ -213,6 +214,14 @@ impl Runtime {
             faults: options.faults,
         };
         let root = spawn_root(args, supervisor).await?;
+        if inner.tracking.is_some() {
+            tokio::spawn(exposure::watch(ExposureArgs {
+                clock: inner.clock.clone(),
+                events: inner.events.clone(),
+                board: inner.board.clone(),
+                root: root.clone(),
+            }));
+        }
         let _ = inner.root.set(root);
         Ok(Runtime {
             handle: RuntimeHandle::new(inner),

@@ -133,7 +133,7 @@ async fn what_cannot_be_enforced_is_refused_or_said_to_be_unenforced() {
     let up = lair.wait("m", WaitFor::Ready).await;
     assert_eq!(up.resources.memory.limit, Some(1 << 30));
     assert!(!up.resources.memory.enforced && up.resources.memory.by.is_some());
-    assert_eq!(up.exposure, "unknown");
+    assert_eq!(up.exposure, "unknown", "nobody has looked yet");
     lair.handle
         .kill("m", Some(9), asker())
         .await

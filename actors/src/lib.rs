@@ -9,6 +9,7 @@ pub mod clock;
 pub mod confinement;
 pub mod events;
 pub mod evidence;
+pub mod exposure;
 pub mod facts;
 pub mod fault;
 pub mod files;

@@ -9,6 +9,7 @@ use crate::numbers::Count;
 use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::MemorySize;
+use crate::runtime::OnExposure;
 use crate::trust::Trust;
 use crate::words::{AbsolutePath, Line, ModeWord, ModuleId, choice};
 use serde::Serialize;
@@ -40,6 +41,8 @@ record! {
         policy: Policy = Policy::default(),
         /// Which native modules are trusted; replaces the rule by owner.
         trust: Option<Trust> = None,
+        /// What modules may show to other machines.
+        exposure: ExposureKeys = ExposureKeys { allow_lan: false, mode: OnExposure::Report },
         /// Memory of all modules together.
         memory: MemoryKeys = MemoryKeys { budget: None, reserve: None },
         /// GPUs.
@@ -93,6 +96,16 @@ record! {
         budget: Option<MemorySize> = None,
         /// What stays free for others.
         reserve: Option<MemorySize> = None,
+    }
+}
+
+record! {
+    /// What modules may show to other machines.
+    pub struct ExposureKeys {
+        /// Whether a port may be declared with `expose: lan`.
+        allow_lan: bool = false,
+        /// What if a module listens where it did not declare to; a manifest can ask for more, not for less.
+        mode: OnExposure = OnExposure::Report,
     }
 }
 
@@ -153,6 +166,10 @@ impl Default for RuntimeConfig {
             if_runtime_dies: None,
             policy: Policy::default(),
             trust: None,
+            exposure: ExposureKeys {
+                allow_lan: false,
+                mode: OnExposure::Report,
+            },
             memory: MemoryKeys {
                 budget: None,
                 reserve: None,

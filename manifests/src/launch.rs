@@ -147,6 +147,15 @@ pub struct Port {
     pub address: String,
 }
 
+impl Port {
+    /// Meant for other machines, too.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        let local = |address: std::net::IpAddr| address.is_loopback();
+        !self.address.parse().is_ok_and(local)
+    }
+}
+
 /// How each probe is carried out; thresholds are in the spec's `probes`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ProbeActions {
@@ -259,6 +268,8 @@ pub struct Limits {
     pub sandbox: Option<Sandbox>,
     /// Capabilities that a native module keeps, a bit each.
     pub capabilities: u64,
+    /// It is stopped if it listens where it did not declare to.
+    pub exposure_enforced: bool,
 }
 
 /// GPUs that were chosen for a module.

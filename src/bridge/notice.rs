@@ -64,6 +64,7 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Down { .. } => "module.stopped",
         NoticeKind::Backoff { .. } => "module.backoff",
         NoticeKind::Health { .. } => "module.health",
+        NoticeKind::Exposure { .. } => "module.exposure",
         NoticeKind::LogDegraded { .. } => "module.log_degraded",
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
         NoticeKind::ModeFallback { .. } => "module.mode_fallback",
@@ -93,6 +94,9 @@ fn details(kind: &NoticeKind) -> Value {
             probe,
         } => {
             json!({ "health": { "state": state, "reason": reason, "probe": probe } })
+        }
+        NoticeKind::Exposure { state, sockets } => {
+            json!({ "exposure": state, "sockets": sockets })
         }
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
@@ -146,6 +150,7 @@ fn cause_word(cause: StopCause) -> &'static str {
         StopCause::Unhealthy(_) => "unhealthy",
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
+        StopCause::Exposed => "exposure_violated",
         StopCause::OwnerDied => "owner_died",
     }
 }
@@ -163,6 +168,7 @@ fn down_code(reason: &DownReason) -> (&'static str, bool) {
         DownReason::Unhealthy(_) => ("unhealthy", true),
         DownReason::NotReadyInTime => ("not_ready_in_time", true),
         DownReason::GaveUp { .. } => ("gave_up", true),
+        DownReason::Exposed => ("exposure_violated", true),
         DownReason::Internal => ("internal", true),
     }
 }

@@ -11,6 +11,7 @@ pub mod child;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod exposure;
 pub mod notice;
 pub mod probe;
 pub mod restart;

@@ -55,6 +55,8 @@ pub fn verdict(
     let failed = match cause {
         Some(StopCause::Requested | StopCause::Restart) => return Verdict::Rest(Rest::Requested),
         Some(StopCause::Shutdown) => return Verdict::Rest(Rest::ShutDown),
+        // Started again, it would listen there again.
+        Some(StopCause::Exposed) => return Verdict::Rest(Rest::Failed),
         Some(
             StopCause::Unhealthy(_)
             | StopCause::NotReadyInTime

@@ -155,7 +155,8 @@ pub trait Backend: Send + Sync + 'static {
 pub fn is_transient(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EAGAIN
+        libc::EADDRINUSE
+            | libc::EAGAIN
             | libc::EBUSY
             | libc::EINTR
             | libc::EMFILE

@@ -10,6 +10,7 @@ mod gpu;
 mod host;
 mod listeners;
 mod sampler;
+mod sockets;
 mod table;
 mod usage;
 
@@ -17,5 +18,6 @@ pub use gpu::{Gpu, GpuClient, GpuFacts, GpuReader};
 pub use host::{CgroupMode, HostFactsRaw, host};
 pub use listeners::{Holder, Listener, listeners, port_holder};
 pub use sampler::{Sampled, Sampler};
+pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
 pub use usage::{Usage, usage};

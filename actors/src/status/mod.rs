@@ -8,6 +8,7 @@ pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word,
 
 use crate::confinement::Confinement;
 use crate::view::HealthWord;
+use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +51,11 @@ pub struct ModuleStatus {
     pub resources: Resources,
     /// Declared ports.
     pub ports: Vec<Port>,
-    /// `unknown`: the sockets of the tree are not compared with the declared ports yet.
+    /// Its listening TCP sockets against its declared ports: `as-declared violated unknown`.
     pub exposure: String,
+    /// The sockets that it did not declare.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Socket>,
     /// What it is held to, while it runs natively.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,

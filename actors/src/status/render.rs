@@ -37,7 +37,7 @@ impl Renderer<'_> {
             mode: view.plan.mode.as_str().to_owned(),
             backend: view.backend.to_owned(),
             state: word(&life.state),
-            reason: life.reason.as_ref().map(|r| reason(r, &life)),
+            reason: life.reason.as_ref().map(|r| reason(r, &life, view)),
             desired: life.desired,
             ready: life.ready,
             health: health(view),
@@ -68,8 +68,8 @@ impl Renderer<'_> {
                     address: p.address.clone(),
                 })
                 .collect(),
-            // Nobody compares the sockets of the tree with the declared ports yet.
-            exposure: "unknown".to_owned(),
+            exposure: view.exposure.word().to_owned(),
+            exposed: view.exposure.sockets().to_vec(),
             confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
             origin: match &view.origin {
@@ -152,12 +152,16 @@ fn health(view: &View) -> Health {
     }
 }
 
-fn reason(reason: &core::Reason, life: &Lifecycle) -> Reason {
-    let evidence = life
+fn reason(reason: &core::Reason, life: &Lifecycle, view: &View) -> Reason {
+    let mut evidence = life
         .exit
         .as_ref()
         .map(|e| e.leftover.clone())
         .unwrap_or_default();
+    if reason.code == ReasonCode::ExposureViolated {
+        let sockets = view.exposure.sockets();
+        evidence.extend(sockets.iter().map(|s| format!("listened on {s}")));
+    }
     Reason {
         code: word(&reason.code),
         message: reason.message.clone(),
@@ -188,6 +192,9 @@ fn next_step(reason: &core::Reason) -> &'static str {
         (ReasonCode::Unhealthy, _) => "see the probe's evidence under health, and its log",
         (ReasonCode::NotReadyInTime, _) => {
             "see its log; give it more time with `runtime.health.startup.deadline`"
+        }
+        (ReasonCode::ExposureViolated, _) => {
+            "bind it to 127.0.0.1, or declare the port in `runtime.ports` (`expose: lan` for other machines)"
         }
         (ReasonCode::GaveUp, _) => {
             "mend the cause of the last end, then `lair start NAME`: the budget is then fresh"

@@ -111,6 +111,7 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     let _permit = shared.starts.acquire().await;
     let name = format!("{}.{}", order.id, order.inc);
     let mut spec = spec(&shared, launch, &order, &name)?;
+    free_ports(&order).await?;
     if let Some(data) = &launch.data {
         own_folder(data, spec.uid, spec.gid).map_err(|e| {
             let doing = format!("make {}", data.display());
@@ -143,6 +144,30 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
         }
     };
     Ok(grip(shared.clone(), &order, child, group, notify))
+}
+
+/// Who starts a module by hand is told before; this is for restarts, whose port somebody else may have taken meanwhile.
+async fn free_ports(order: &StartOrder) -> Result<(), StartFault> {
+    if order.plan.ports.is_empty() {
+        return Ok(());
+    }
+    let plan = order.plan.clone();
+    let look = move || {
+        let (port, taken) = crate::facts::taken_port(&plan.ports)?;
+        Some(format!(
+            "port {} ({}) is taken by {taken}",
+            port.port, port.name
+        ))
+    };
+    // What can't be looked at is left to the module itself.
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Some(message)) => Err(fault(
+            StartStage::PrepareDirs,
+            Some(libc::EADDRINUSE),
+            message,
+        )),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 fn grip(
