@@ -15,6 +15,7 @@ mod folders;
 pub mod handle;
 mod ports;
 mod prepare;
+mod resume;
 mod runtime;
 pub mod signals;
 pub mod tail;

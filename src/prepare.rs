@@ -4,10 +4,12 @@
 //! Never: starts anything.
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use lair_actors::cgroup::Limit;
 use lair_actors::facts as actors;
-use lair_manifests::launch::LaunchPlan;
+use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
+use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
@@ -15,6 +17,7 @@ use lair_manifests::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Makes the plans of every module in `source`, in the order of the file.
 pub(crate) fn prepare(
@@ -55,7 +58,10 @@ fn plan_all(
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(crate::ports::allow(inner, plan)?)?),
+                Ok(plan) => {
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
+                    plans.push(enforceable(inner, plan)?);
+                }
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -66,6 +72,18 @@ fn plan_all(
         (false, _) => Err(invalid(&problems)),
         (true, false) => Err(refused(&refusals)),
     }
+}
+
+/// With the group that the stack puts it into.
+fn grouped(stack: &Stack, mut plan: LaunchPlan) -> LaunchPlan {
+    let named = |g: &&Group| {
+        g.modules
+            .iter()
+            .any(|m| m.as_str() == plan.spec.id.as_str())
+    };
+    plan.group = stack.groups.iter().find(named).map(|g| Arc::new(g.spec()));
+    plan.spec.grouped = plan.group.is_some();
+    plan
 }
 
 fn read(source: ManifestSource) -> Result<(Source, bool), Refused> {
@@ -131,21 +149,21 @@ fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
     })
 }
 
-/// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.
-fn enforceable(plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
+/// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
+fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
     let refuse = |code, what: &str, help| {
-        Err(Refused::new(
-            code,
-            format!("`{name}` asks for {what}, which can't be enforced here"),
-        )
-        .help(help))
+        Err(Refused::new(code, format!("`{name}` asks for {what}")).help(help))
     };
-    if plan.limits.memory_required {
+    let memory = inner.cgroups.as_ref().map(|c| c.enforcer(Limit::Memory));
+    let native = plan.mode == Mode::Native;
+    if let (true, true, Some(Err(why))) = (plan.limits.memory_required, native, memory) {
         return refuse(
             "limit_unenforceable",
-            "a memory limit with `enforce: required`",
-            "take `enforce: best-effort`: the limit is then shown as not enforced",
+            &format!(
+                "a memory limit with `enforce: required`, which lair can't enforce here: {why}"
+            ),
+            "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
     if let Some((needs, has)) = plan.limits.sandbox.as_ref().and_then(unheld) {

@@ -6,17 +6,18 @@
 
 use crate::folders::{Folders, Lock};
 use crate::handle::{Inner, RuntimeHandle};
-use lair_actors::backend::native::{NativeBackend, NativeOptions};
+use crate::resume::{Machine, Past};
+use lair_actors::backend::Backend;
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::events::{EventLog, KEPT};
 use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuReader, Sampler};
-use lair_actors::keeper::{DeathPolicy, KeeperClient, KeeperOptions};
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
 use lair_actors::root::{Backends, RootActor, RootArgs};
 use lair_actors::view::Board;
-use lair_manifests::config::RuntimeConfig;
+use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
 use lair_supervision::Origin;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
@@ -32,6 +33,9 @@ pub struct RuntimeOptions {
     pub folders: Folders,
     /// A program whose `main` begins with `lair::hijack()`; default: the running one.
     pub keeper: PathBuf,
+    /// What becomes of modules when the runtime dies without a word: they are kept for the next one on the same folders,
+    /// or stopped. Default: stopped; the daemon's default is to keep them.
+    pub if_runtime_dies: IfRuntimeDies,
     /// Time between the stop signal and KILL if the runtime dies without a word.
     pub orphan_grace: Duration,
     /// Seed of the probes' jitter; the restarts' is in each plan.
@@ -52,6 +56,7 @@ impl RuntimeOptions {
             config,
             folders,
             keeper: PathBuf::from("/proc/self/exe"),
+            if_runtime_dies: IfRuntimeDies::Kill,
             orphan_grace: Duration::from_secs(10),
             seed: u64::from(std::process::id()),
             faults: false,
@@ -126,7 +131,6 @@ const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// go of its folders: prefer [`Runtime::shutdown`].
 pub struct Runtime {
     handle: RuntimeHandle,
-    keeper: Option<KeeperClient>,
 }
 
 impl Runtime {
@@ -161,43 +165,40 @@ impl Runtime {
             Some(_) => None,
             None => Some(Lock::take(&options.folders.run)?),
         };
-        let instance = options.folders.instance();
-        let (clock, backends, keeper, tracking) = match options.simulated {
-            Some((clock, backends)) => (clock, backends, None, None),
+        let (clock, backends, machine) = match options.simulated {
+            Some((clock, backends)) => (clock, backends, None),
             None => {
-                let keeper = launch_keeper(options.keeper, options.orphan_grace).await?;
-                let native = NativeOptions {
-                    instance,
-                    run_dir: options.folders.run.clone(),
-                };
-                let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                let tracking = native.tracking();
+                let machine = Machine::open(&options.keeper, &options.folders, policy(&options))
+                    .await
+                    .map_err(RuntimeError::Keeper)?;
                 let clock: Arc<dyn Clock> = SystemClock::start();
-                (
-                    clock,
-                    Backends {
-                        native: Some(native),
-                        container: None,
-                    },
-                    Some(keeper),
-                    Some(tracking),
-                )
+                let native: Option<Arc<dyn Backend>> = Some(machine.native.clone());
+                let container = None;
+                (clock, Backends { native, container }, Some(machine))
             }
         };
+        let (native, desk, past) = match machine {
+            Some(machine) => (Some(machine.native), machine.desk, machine.past),
+            None => (None, None, Past::default()),
+        };
+        let events = EventLog::after(past.remembered.newest, KEPT);
         let inner = Inner {
             root: OnceLock::new(),
             board: Arc::new(Board::default()),
-            events: Arc::new(EventLog::new(KEPT)),
+            events: Arc::new(events),
             sampler: Sampler::new(clock.clone()),
             pump: Arc::new(OnceLock::new()),
             clock,
             config: options.config,
             folders: options.folders,
             foreground: options.foreground,
-            keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
+            ignored: past.remembered.ignored.clone(),
+            orphan_grace: options.orphan_grace,
+            if_runtime_dies: options.if_runtime_dies,
             seed: options.seed,
             memory_total: facts::host().memory_total,
-            tracking,
+            cgroups: native.as_ref().map(|native| native.cgroups().clone()),
+            native,
             gpus: GpuReader::new(None),
             lock: Mutex::new(lock),
         };
@@ -212,9 +213,11 @@ impl Runtime {
             memory: Arc::default(),
             seed: options.seed,
             faults: options.faults,
+            desk,
+            ledger: past.ledger,
         };
         let root = spawn_root(args, supervisor).await?;
-        if inner.tracking.is_some() {
+        if inner.cgroups.is_some() {
             tokio::spawn(exposure::watch(ExposureArgs {
                 clock: inner.clock.clone(),
                 events: inner.events.clone(),
@@ -223,10 +226,10 @@ impl Runtime {
             }));
         }
         let _ = inner.root.set(root);
-        Ok(Runtime {
-            handle: RuntimeHandle::new(inner),
-            keeper,
-        })
+        let handle = RuntimeHandle::new(inner);
+        handle.bury_with_root();
+        handle.go_on(past.remembered).await;
+        Ok(Runtime { handle })
     }
 
     /// The typed face; clone it freely.
@@ -243,14 +246,14 @@ impl Runtime {
         };
         let report = self.handle.drain(within, origin).await.unwrap_or_default();
         self.handle.stop_root().await;
-        if let Some(keeper) = &self.keeper {
+        if let Some(native) = self.handle.native() {
             // One that can't end yet (a module that even KILL does not reach) goes on alone, and ends after the last.
-            if tokio::time::timeout(KEEPER_ENDS_WITHIN, keeper.shutdown())
+            if tokio::time::timeout(KEEPER_ENDS_WITHIN, native.shutdown())
                 .await
                 .is_err()
             {
                 tracing::error!(
-                    pid = keeper.keeper().pid,
+                    pid = native.keeper_pid(),
                     "the keeper has not ended yet; it ends when nothing is left of the modules"
                 );
             }
@@ -260,14 +263,18 @@ impl Runtime {
     }
 }
 
-async fn launch_keeper(program: PathBuf, grace: Duration) -> Result<KeeperClient, RuntimeError> {
-    let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-    let mut options = KeeperOptions::new();
-    options.program = program;
-    options.policy = DeathPolicy::Kill { grace_ms };
-    KeeperClient::launch(options)
-        .await
-        .map_err(RuntimeError::Keeper)
+fn policy(options: &RuntimeOptions) -> DeathPolicy {
+    match options.if_runtime_dies {
+        IfRuntimeDies::Keep => DeathPolicy::Keep,
+        IfRuntimeDies::Kill => kill_after(options.orphan_grace),
+    }
+}
+
+/// The keeper's orders where modules are stopped when their runtime dies.
+pub(crate) fn kill_after(grace: Duration) -> DeathPolicy {
+    DeathPolicy::Kill {
+        grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+    }
 }
 
 async fn spawn_root(

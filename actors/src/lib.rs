@@ -1,10 +1,11 @@
 //! What touches the world: lair's actors and what they drive.
 //!
-//! Owns: processes ([`backend`], [`keeper`]), log files ([`pump`], [`files`]), probes ([`health`], [`probe`]), time
+//! Owns: processes ([`backend`], [`keeper`], [`cgroup`]), log files ([`pump`], [`files`]), probes ([`health`], [`probe`]), time
 //! ([`clock`]) and the actors that hold them. Promises: handlers never wait for long work. Never: decides about a
 //! child's life; that is `lair_supervision::decide` alone.
 
 pub mod backend;
+pub mod cgroup;
 pub mod clock;
 pub mod confinement;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod fault;
 pub mod files;
 pub mod health;
 pub mod keeper;
+pub mod ledger;
 pub mod log;
 pub mod messages;
 pub mod module;

@@ -28,6 +28,7 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
         let mut options =
             RuntimeOptions::new(config, host::folders(dirs, global.socket.as_deref()));
         options.foreground = false;
+        options.if_runtime_dies = options.config.if_runtime_dies.unwrap_or_default();
         options.faults = args.allow_faults || options.config.faults;
         let socket = options.folders.socket.clone();
         let mut host = Host::start(options).await?;

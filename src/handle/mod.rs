@@ -9,6 +9,7 @@ pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
 use lair_actors::backend::native::NativeBackend;
+use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuReader, Sampler};
@@ -18,11 +19,11 @@ use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
 use lair_actors::status::{ModuleStatus, Renderer};
 use lair_actors::view::{Board, View};
-use lair_manifests::config::RuntimeConfig;
+use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,11 +46,16 @@ pub(crate) struct Inner {
     pub config: RuntimeConfig,
     pub folders: Folders,
     pub foreground: bool,
-    pub keeper_pid: Option<i32>,
+    /// Runs processes of this machine; `None`: simulated.
+    pub native: Option<Arc<NativeBackend>>,
+    /// Why the ledger of an earlier life was not used, if it wasn't.
+    pub ignored: Option<String>,
+    pub orphan_grace: Duration,
+    pub if_runtime_dies: IfRuntimeDies,
     pub seed: u64,
     pub memory_total: Option<u64>,
-    /// Where trees are tracked, or why not; `None`: simulated.
-    pub tracking: Option<Result<PathBuf, String>>,
+    /// Where trees are tracked and limits held; `None`: simulated.
+    pub cgroups: Option<Cgroups>,
     pub gpus: GpuReader,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
@@ -122,6 +128,7 @@ impl RuntimeHandle {
                 )
             })?;
             let plan = Arc::new(plan);
+            let id = plan.spec.id.clone();
             let origin = origin.clone();
             let answer = self
                 .call(|reply| RootMsg::Load {
@@ -132,6 +139,7 @@ impl RuntimeHandle {
                 })
                 .await?;
             loaded.push((name.clone(), answer.map_err(|why| denied(why, &name))?));
+            self.claim(&id, None).await;
         }
         Ok(loaded)
     }
@@ -200,7 +208,7 @@ impl RuntimeHandle {
     async fn check_ports(&self, name: &str) -> Result<(), Refused> {
         let view = self.inner.board.get(name);
         let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
-        let Some(view) = view.filter(|v| down(v) && self.inner.tracking.is_some()) else {
+        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
             return Ok(());
         };
         let board = self.inner.board.clone();
@@ -408,7 +416,8 @@ impl RuntimeHandle {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "keeper_pid": i.keeper_pid,
+            "keeper_pid": i.native.as_ref().map(|native| native.keeper_pid()),
+            "ledger_ignored": i.ignored,
             "uptime_ms": u64::try_from(i.clock.now().0.as_millis()).unwrap_or(u64::MAX),
             "modules": i.board.all().len(),
             "newest_event": i.events.newest().0,
@@ -459,13 +468,33 @@ impl RuntimeHandle {
         }
     }
 
-    /// The keeper is gone: nobody else removes the folder of tracking cgroups any more. The folders are free again.
+    /// The keeper is gone: nobody else removes the folders of its control groups any more. The folders are free again.
     pub(crate) fn clean_up(&self) {
         let lock = &self.inner.lock;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(Ok(folder)) = &self.inner.tracking {
-            NativeBackend::clean_up(folder);
+        if let Some(cgroups) = &self.inner.cgroups {
+            cgroups.remove();
         }
+    }
+
+    pub(crate) fn native(&self) -> Option<&Arc<NativeBackend>> {
+        self.inner.native.as_ref()
+    }
+
+    /// Sees to it that no module outlives a root that died of a fault of lair's own: in a host, the published views
+    /// would hold them.
+    pub(crate) fn bury_with_root(&self) {
+        let (Some(root), board) = (self.inner.root.get().cloned(), self.inner.board.clone()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            let _ = root.wait(None).await;
+            for view in board.all() {
+                if let Some(handle) = &view.handle {
+                    handle.kill();
+                }
+            }
+        });
     }
 
     /// The log pump, for those who must know that it is quiet.
@@ -505,7 +534,7 @@ impl RuntimeHandle {
         self.inner.root.get().ok_or_else(root_gone)
     }
 
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> RootMsg,
     ) -> Result<T, Refused> {

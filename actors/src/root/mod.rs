@@ -4,8 +4,10 @@
 //! decision before the next event; every request is answered once; a child's failure, or its owner's panic, never ends
 //! the root. Never: waits for a child, touches a process or a file.
 
+mod adopt;
 mod apply;
 mod drain;
+mod groups;
 mod inject;
 mod table;
 
@@ -15,11 +17,13 @@ use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::Sampler;
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
+use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::{Pump, PumpEvent, PumpOptions};
+use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
+use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_supervision::exposure::Exposure;
 use lair_supervision::{
@@ -73,6 +77,10 @@ pub struct RootArgs {
     pub seed: u64,
     /// Is the fault gate open?
     pub faults: bool,
+    /// The desk of the log pump from which a kill takes nothing; `None`: one that goes with this process.
+    pub desk: Option<KeptDesk>,
+    /// What the next life must know; `None`: there is none.
+    pub ledger: Option<Ledger>,
 }
 
 /// The behaviour; all data is in [`RootState`].
@@ -91,6 +99,7 @@ pub struct RootState {
     /// Children that are not down.
     up: usize,
     drain: Option<Drain>,
+    groups: Groups,
 }
 
 struct Sink(ActorRef<RootMsg>);
@@ -113,9 +122,9 @@ impl Actor for RootActor {
     async fn pre_start(
         &self,
         me: ActorRef<RootMsg>,
-        args: RootArgs,
+        mut args: RootArgs,
     ) -> Result<RootState, ActorProcessingErr> {
-        let pump = start_pump(&me, &args)?;
+        let pump = start_pump(&me, &mut args)?;
         let log = spawn_log(&me, &pump).await?;
         let health = spawn_health(&me, &args, &pump).await?;
         Ok(RootState {
@@ -129,6 +138,7 @@ impl Actor for RootActor {
             starts: 0,
             up: 0,
             drain: None,
+            groups: Groups::default(),
         })
     }
 
@@ -167,6 +177,20 @@ impl Actor for RootActor {
                 origin,
                 reply,
             } => state.begin_drain(within, origin, reply).await,
+            RootMsg::Adopt {
+                id,
+                inc,
+                started,
+                mark,
+                reply,
+            } => {
+                let adopted = state.adopt(&id, inc, *started, mark).await;
+                let _ = reply.send(adopted);
+            }
+            RootMsg::GoOn { id, mark, reply } => {
+                state.go_on_without(&id, mark).await;
+                let _ = reply.send(());
+            }
             RootMsg::DrainNow => state.hurry_drain().await,
             RootMsg::DrainDeadline => state.drain_deadline().await,
             RootMsg::Inject {
@@ -192,7 +216,19 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
         }
+        state.settle_groups().await;
         state.check_drain();
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _me: ActorRef<RootMsg>,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(ledger) = state.args.ledger.as_mut().filter(|_| state.up == 0) {
+            ledger.erase();
+        }
         Ok(())
     }
 
@@ -213,12 +249,13 @@ impl Actor for RootActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
 }
 
-fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProcessingErr> {
+fn start_pump(me: &ActorRef<RootMsg>, args: &mut RootArgs) -> Result<Pump, ActorProcessingErr> {
     let root = me.clone();
     let sink = move |event| {
         let (key, fault, dropped) = match event {
@@ -237,7 +274,7 @@ fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProc
             dropped,
         });
     };
-    let pump = Pump::start(args.logs.clone(), sink)?;
+    let pump = Pump::start_at(args.logs.clone(), args.desk.take(), sink)?;
     let _ = args.pump.set(pump.clone());
     Ok(pump)
 }
@@ -292,6 +329,7 @@ impl RootState {
             .of(plan.mode)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
+        let written = plan.clone();
         let full = self.children.len() >= MAX_MODULES;
         let outcome = match self.children.get_mut(&id) {
             Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
@@ -307,6 +345,11 @@ impl RootState {
                 Loaded::New
             }
         };
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.loaded(&written);
+        }
+        self.join_group(&id);
+        self.note(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -322,6 +365,10 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.unloaded(id);
+        }
+        self.leave_group(id);
         self.args.board.remove(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
@@ -370,10 +417,28 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
+        let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        if came_up {
+            self.tell_shortfalls(id, inc);
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
+        }
+    }
+
+    /// Tells of each limit that was asked for and does not hold.
+    fn tell_shortfalls(&mut self, id: &ChildId, inc: u64) {
+        let known = self.children.get(id).filter(|k| k.child.inc == inc);
+        let handle = known.and_then(|k| k.handle.as_ref());
+        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
+            let kind = NoticeKind::LimitNotEnforced {
+                limit: short.limit.as_str().to_owned(),
+                asked: short.asked,
+                reason: short.why,
+            };
+            self.publish_for(id, inc, kind, Origin::Observed);
         }
     }
 
@@ -480,13 +545,13 @@ impl RootState {
         }
     }
 
-    fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
+    fn publish(&mut self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
         let inc = self.children.get(id).map_or(0, |k| k.child.inc);
         self.publish_for(id, inc, kind, origin)
     }
 
-    fn publish_for(&self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
-        self.args.events.append(Notice {
+    fn publish_for(&mut self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
+        let seq = self.args.events.append(Notice {
             seq: Seq(0),
             at: self.now(),
             wall_ms: self.args.clock.wall_ms(),
@@ -494,7 +559,11 @@ impl RootState {
             inc,
             origin,
             kind,
-        })
+        });
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.told(seq);
+        }
+        seq
     }
 
     fn show(&self, id: &ChildId) {

@@ -2,9 +2,10 @@
 
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
+use crate::ledger::Mark;
 use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
-use crate::view::{HealthView, View};
+use crate::view::{GroupView, HealthView, View};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::exposure::Exposure;
 use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
@@ -28,6 +29,7 @@ pub(super) struct Managed {
     pub log_proven: bool,
     pub health: HealthView,
     pub exposure: Exposure,
+    pub group: Option<GroupView>,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
     pub started: u64,
@@ -35,6 +37,10 @@ pub(super) struct Managed {
     pub fail_next: Option<(StartFault, String)>,
     /// Label of a fault whose effect on this incarnation is still to be seen.
     pub injected: Option<(u64, String)>,
+    /// Its current run was ready in an earlier life of the runtime.
+    pub served: bool,
+    /// What the ledger says of it.
+    pub noted: Option<Mark>,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -53,10 +59,13 @@ impl Managed {
             log_proven: false,
             health: HealthView::default(),
             exposure: Exposure::default(),
+            group: None,
             origin: Origin::Observed,
             started: 0,
             fail_next: None,
             injected: None,
+            served: false,
+            noted: None,
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,
@@ -90,9 +99,22 @@ impl Managed {
         self.finished_ms = None;
     }
 
+    /// The run is one of an earlier life: its beginning is not now.
+    pub fn adopted(&mut self, log: Option<Arc<StreamStats>>, since_ms: u64) {
+        self.log = log;
+        self.started_ms = Some(since_ms);
+        self.finished_ms = None;
+    }
+
+    /// When the current run came up.
+    pub fn started_ms(&self) -> Option<u64> {
+        self.started_ms
+    }
+
     pub fn went_down(&mut self, wall_ms: u64) {
         self.handle = None;
         self.ready = None;
+        self.served = false;
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
         // What it was ended for stays to be seen.
@@ -184,6 +206,7 @@ impl Managed {
             plan: self.plan.clone(),
             handle: self.handle.clone()?,
             ready,
+            served: self.served,
         })
     }
 
@@ -192,6 +215,7 @@ impl Managed {
             backend: self.backend.name(),
             plan: self.plan.clone(),
             child: self.child.clone(),
+            group: self.group.clone(),
             health: self.health.clone(),
             exposure: self.exposure.clone(),
             handle: self.handle.clone(),

@@ -220,6 +220,7 @@ impl World {
             plan,
             handle,
             ready,
+            served: false,
         };
         self.actor.cast(HealthMsg::Watch(Box::new(watch))).unwrap();
         settle().await;
@@ -335,5 +336,7 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         explanation: Vec::new(),
         fallback: None,
         digest: String::new(),
+        group: None,
+        source: None,
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::Exposed
         | ChildEvent::Stalled
         | ChildEvent::SightLost
-        | ChildEvent::SightRegained => Err(Ignored::Stale),
+        | ChildEvent::SightRegained
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. } => Err(Ignored::Stale),
         ChildEvent::Spawned { .. } | ChildEvent::SpawnFailed { .. } | ChildEvent::Exited { .. } => {
             Err(Ignored::Unexpected)
         }

@@ -59,7 +59,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::LivenessFailed { .. }
         | ChildEvent::Exposed
         | ChildEvent::Stalled => Err(Ignored::Stale),
-        ChildEvent::Adopted { .. } => Err(Ignored::Unexpected),
+        ChildEvent::Adopted { .. }
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. } => Err(Ignored::Unexpected),
     }
 }
 
@@ -160,7 +163,9 @@ fn restart(turn: &mut Turn<'_>, dying: &Dying) -> Counted {
         | StopCause::NotReadyInTime
         | StopCause::StartTimedOut
         | StopCause::Exposed
-        | StopCause::OwnerDied => dying_mut(turn, |d| *d.cause = StopCause::Restart),
+        | StopCause::OwnerDied
+        | StopCause::Group
+        | StopCause::GroupGaveUp => dying_mut(turn, |d| *d.cause = StopCause::Restart),
     }
     turn.child.desired = Desired::Up;
     let inc = turn.child.inc + 1;
@@ -236,6 +241,8 @@ fn ended(turn: &mut Turn<'_>, dying: &Dying, status: ExitStatus, lived: bool) {
     }
     let reason = match dying.cause {
         StopCause::Requested | StopCause::Restart => return turn.spawn_as_asked(),
+        StopCause::Group => return turn.rest_with_group(),
+        StopCause::GroupGaveUp => return turn.down(DownReason::GroupGaveUp),
         StopCause::Shutdown => DownReason::ShutDown,
         StopCause::Unhealthy(kind) => DownReason::Unhealthy(kind),
         StopCause::NotReadyInTime => DownReason::NotReadyInTime,

@@ -1,12 +1,13 @@
 //! A command in a child's context: its environment, folder and user, in a group of its own below the child's.
 
-use super::{Shared, spec, track};
+use super::{Shared, spec};
 use crate::backend::{CommandOutcome, StartOrder};
-use crate::keeper::{EmptyNote, Ending, ExitNote, SpawnedChild, Streams};
+use crate::cgroup::ModuleGroups;
+use crate::keeper::{CgroupDir, EmptyNote, Ending, ExitNote, KeeperClient, SpawnedChild, Streams};
 use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{ExitStatus, StartFault};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,13 +25,16 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 pub(super) async fn run(
     shared: Arc<Shared>,
     plan: Arc<LaunchPlan>,
-    group: Option<PathBuf>,
+    groups: ModuleGroups,
     argv: Vec<String>,
     timeout: Duration,
 ) -> CommandOutcome {
-    match spawn(&shared, plan, group, argv).await {
+    let Some(keeper) = shared.keepers.living().await else {
+        return CommandOutcome::CouldNotRun("the keeper has been ended".into());
+    };
+    match spawn(&shared, &keeper, plan, &groups, argv).await {
         // On a task of its own: a caller that stops waiting must not leave the command behind.
-        Ok(child) => tokio::spawn(finish(shared, child, timeout))
+        Ok(child) => tokio::spawn(finish(keeper, child, timeout))
             .await
             .unwrap_or_else(|e| CommandOutcome::CouldNotRun(e.to_string())),
         Err(fault) => CommandOutcome::CouldNotRun(fault.message),
@@ -39,8 +43,9 @@ pub(super) async fn run(
 
 async fn spawn(
     shared: &Shared,
+    keeper: &KeeperClient,
     plan: Arc<LaunchPlan>,
-    group: Option<PathBuf>,
+    groups: &ModuleGroups,
     argv: Vec<String>,
 ) -> Result<SpawnedChild, StartFault> {
     let Launch::Native(launch) = &plan.launch else {
@@ -60,18 +65,20 @@ async fn spawn(
     };
     let name = format!("probe-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     let mut spec = spec(shared, &launch, &order, &name)?;
-    let dir = group
-        .map(|g| g.join(&name))
-        .filter(|dir| std::fs::create_dir(dir).is_ok());
-    spec.cgroups.extend(dir.as_deref().and_then(track::join));
-    shared.keeper.spawn(spec).await.map_err(|refused| {
+    // What it uses is the module's.
+    let (own, joined) = groups.nested(&name);
+    let own_dir = own.as_deref();
+    let mut join = |dir: &Path, v2, ours| spec.cgroups.extend(CgroupDir::new(dir, v2, ours).ok());
+    own_dir.into_iter().for_each(|dir| join(dir, true, true));
+    joined.iter().for_each(|dir| join(dir, false, false));
+    keeper.spawn(spec).await.map_err(|refused| {
         // The keeper removes the group of what it started, and it started nothing.
-        shared.tracking.unmake(dir.as_deref());
+        let _ = own_dir.map(std::fs::remove_dir);
         super::spawn_fault(refused, &launch)
     })
 }
 
-async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
+async fn finish(keeper: KeeperClient, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
     let SpawnedChild {
         key,
         streams,
@@ -82,13 +89,13 @@ async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> 
     // The leader's word counts; what it left in the background is ended with it, which also ends the output.
     let leader = async {
         let note = tokio::time::timeout(timeout, exit).await;
-        let _ = shared.keeper.kill(key);
+        let _ = keeper.kill(key);
         let _: Result<Result<EmptyNote, _>, _> = tokio::time::timeout(VANISH, empty).await;
         note
     };
     let output = tokio::time::timeout(timeout + VANISH, read(streams));
     let (note, output) = tokio::join!(leader, output);
-    let _ = shared.keeper.ack(key);
+    let _ = keeper.ack(key);
     match note {
         Ok(note) => {
             let ending = note

@@ -5,24 +5,34 @@
 //! be known is `unknown`. Never: forks, waits for a pid, or signals a number that it has not verified.
 
 mod account;
+mod adopt;
 mod command;
 mod confine;
 mod grip;
+mod keepers;
 mod notify;
-mod track;
 
-use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
-use crate::keeper::{KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use super::{
+    Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor, is_transient,
+};
+use crate::cgroup::{Cgroups, Limit, ModuleGroups};
+use crate::keeper::{
+    CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
+    SpawnedChild, Stage,
+};
+use adopt::Left;
 use grip::Grip;
-use lair_manifests::launch::{Launch, NativeLaunch};
+use keepers::Keepers;
+use lair_manifests::launch::{Launch, Limits, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use track::Tracking;
 
 /// Starts under way at once; more wait their turn.
 pub const STARTS_IN_FLIGHT: usize = 64;
@@ -42,45 +52,84 @@ pub struct NativeBackend {
 }
 
 pub(super) struct Shared {
-    keeper: KeeperClient,
+    keepers: Arc<Keepers>,
+    left: Left,
     options: NativeOptions,
-    tracking: Tracking,
+    cgroups: Cgroups,
     starts: Semaphore,
 }
 
 impl NativeBackend {
-    /// Uses a running keeper.
+    /// Uses a running keeper, and no other if it dies.
     #[must_use]
     pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
-        let tracking = Tracking::find(&options.instance);
+        Self::inheriting(keeper, None, Inheritance::default(), options)
+    }
+
+    /// Uses a running keeper, another one of this kind when it dies, and has what an earlier life left with it to be
+    /// claimed.
+    #[must_use]
+    pub fn inheriting(
+        keeper: KeeperClient,
+        again: Option<KeeperOptions>,
+        left: Inheritance,
+        options: NativeOptions,
+    ) -> Self {
+        let left = Left::sort(&keeper, left.children, left.stored);
+        let keepers = Keepers::new(keeper, again);
+        let cgroups = Cgroups::find(&options.instance);
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
         NativeBackend {
             shared: Arc::new(Shared {
-                keeper,
+                keepers,
+                left,
                 options,
-                tracking,
+                cgroups,
                 starts,
             }),
         }
     }
 
-    /// Removes the tracking cgroup's folder: to be called when the keeper is gone.
-    pub fn clean_up(tracking: &Path) {
-        track::remove(tracking);
+    /// The keeper in service.
+    #[must_use]
+    pub fn keeper_pid(&self) -> i32 {
+        self.shared.keepers.itself().pid
     }
 
-    /// How trees are told: the tracking cgroup's folder, or why there is none.
-    ///
-    /// # Errors
-    /// The reason, as words.
-    pub fn tracking(&self) -> Result<PathBuf, String> {
-        self.shared.tracking.describe()
+    /// Has the keeper hold duplicates of these descriptors for the next life.
+    pub fn store(&self, tag: CString, fds: Vec<OwnedFd>) {
+        self.shared.keepers.store(tag, fds);
+    }
+
+    /// Changes what the keeper does when this process ends.
+    pub fn set_policy(&self, policy: DeathPolicy) {
+        if let Some(Err(error)) = self
+            .shared
+            .keepers
+            .current()
+            .map(|keeper| keeper.set_policy(policy))
+        {
+            tracing::warn!(%error, "the keeper was not told what to do when lair ends");
+        }
+    }
+
+    /// Kills what is left and waits until the keeper has ended; no other is started.
+    pub async fn shutdown(&self) {
+        if let Some(keeper) = self.shared.keepers.end() {
+            keeper.shutdown().await;
+        }
+    }
+
+    /// Where trees are told and limits held. Its folders are to be removed when the keeper is gone.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.shared.cgroups
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.tracking.remove();
+        self.cgroups.remove();
     }
 }
 
@@ -91,6 +140,21 @@ impl Backend for NativeBackend {
 
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         Box::pin(start(self.shared.clone(), order))
+    }
+
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        let survivors = self.shared.left.list();
+        Box::pin(async move { survivors })
+    }
+
+    fn adopt(&self, order: StartOrder) -> BoxFuture<Option<Started>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { adopt::adopt(&shared, &order) })
+    }
+
+    fn disown(&self) -> Vec<String> {
+        let keeper = self.shared.keepers.current();
+        keeper.map_or_else(Vec::new, |keeper| self.shared.left.disown(&keeper))
     }
 
     // The keeper has the request already, and carries it out when it comes to it.
@@ -130,20 +194,45 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     if let Some(notify) = &notify {
         spec.env.push(notify.variable());
     }
-    let group = shared
-        .tracking
-        .make(&name)
-        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
-    spec.cgroups
-        .extend(group.iter().filter_map(|dir| track::join(dir)));
-    let child = match shared.keeper.spawn(spec).await {
+    let groups = limit(&shared.cgroups, &name, &order.plan.limits)?;
+    spec.cgroups.extend(join(&groups));
+    let keeper = shared.keepers.living().await.ok_or_else(|| {
+        let gone = "cannot create the process: the keeper has been ended".into();
+        fault(StartStage::Create, None, gone)
+    })?;
+    let child = match keeper.spawn(spec).await {
         Ok(child) => child,
         Err(refused) => {
-            shared.tracking.unmake(group.as_deref());
+            groups.unmake();
             return Err(spawn_fault(refused, launch));
         }
     };
-    Ok(grip(shared.clone(), &order, child, group, notify))
+    Ok(grip(shared.clone(), keeper, &order, child, groups, notify))
+}
+
+/// Makes the groups of a start. What has to hold and doesn't ends it.
+fn limit(cgroups: &Cgroups, name: &str, limits: &Limits) -> Result<ModuleGroups, StartFault> {
+    let groups = cgroups
+        .make(name, limits)
+        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
+    let short = groups.shortfalls();
+    let memory = short.iter().find(|s| s.limit == Limit::Memory);
+    if let Some(short) = memory.filter(|_| limits.memory_required) {
+        groups.unmake();
+        let message = format!(
+            "its memory limit has to be enforced and isn't: {}",
+            short.why
+        );
+        return Err(fault(StartStage::EnterLimits, None, message));
+    }
+    Ok(groups)
+}
+
+/// The groups as the keeper wants them: joined before the first instruction, removed after the last.
+fn join(groups: &ModuleGroups) -> impl Iterator<Item = CgroupDir> {
+    groups
+        .all()
+        .filter_map(|group| CgroupDir::new(&group.dir, group.v2, true).ok())
 }
 
 /// Who starts a module by hand is told before; this is for restarts, whose port somebody else may have taken meanwhile.
@@ -172,9 +261,10 @@ async fn free_ports(order: &StartOrder) -> Result<(), StartFault> {
 
 fn grip(
     shared: Arc<Shared>,
+    keeper: KeeperClient,
     order: &StartOrder,
     child: SpawnedChild,
-    group: Option<PathBuf>,
+    groups: ModuleGroups,
     notify: Option<notify::NotifySocket>,
 ) -> Started {
     let SpawnedChild {
@@ -191,19 +281,26 @@ fn grip(
     let (ready, path) = match (streams.ready, notify) {
         (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
         (None, notify) => match notify.and_then(notify::NotifySocket::hand_over) {
-            Some((socket, path)) => (Some(ReadySource::Notify(socket)), Some(path)),
+            Some((socket, path)) => {
+                let tag = adopt::notify_tag(&format!("{}.{}", order.id, order.inc));
+                if let Ok(copy) = socket.try_clone() {
+                    shared.keepers.store(tag, vec![copy]);
+                }
+                (Some(ReadySource::Notify(socket)), Some(path))
+            }
             None => (None, None),
         },
     };
     let grip = Grip::new(
-        shared.keeper.clone(),
+        keeper,
         key,
         process.pid,
         order.plan.clone(),
-        group,
+        groups,
         path,
         shared,
     );
+    grip.guard();
     grip.follow(exit, empty);
     Started {
         identity,
