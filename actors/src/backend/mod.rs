@@ -4,6 +4,7 @@
 //! process, a container and a scripted child (`tests/backend_conformance.rs` runs the same stories on all).
 //! Never: decides anything; a backend starts, signals, watches and reports.
 
+pub mod container;
 pub mod native;
 pub mod sim;
 
