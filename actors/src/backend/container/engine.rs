@@ -53,9 +53,16 @@ pub trait Engine: Send + Sync + 'static {
     fn remove(&self, id: &str) -> Answer<()>;
     /// All containers, running or not, that carry all these labels.
     fn list(&self, labels: BTreeMap<String, String>) -> Answer<Vec<Listed>>;
-    /// Runs a command inside, with the container's own user and environment, and keeps the first 64 KiB of its
-    /// output. After `timeout` the command is ended and the outcome says so.
-    fn exec(&self, id: &str, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
+    /// Runs a command inside, with the container's own user and environment and `marker` (`NAME=value`) besides, and
+    /// keeps the first 64 KiB of its output. After `timeout` the outcome says so; the backend then ends, by the marker,
+    /// what is left of it.
+    fn exec(
+        &self,
+        id: &str,
+        argv: Vec<String>,
+        marker: String,
+        timeout: Duration,
+    ) -> BoxFuture<CommandOutcome>;
     /// What it uses now: one sample, without waiting for a second.
     fn stats(&self, id: &str) -> Answer<Stats>;
     /// Freezes all its processes.
@@ -143,7 +150,8 @@ impl HealthCheck {
 }
 
 /// A container to make. All capabilities but `cap_add` are dropped, nothing of the host's namespaces is shared, it is
-/// never restarted nor removed by the engine: those are no choices.
+/// never restarted nor removed by the engine, and the engine does not run the image's health check (lair does, on its
+/// schedule, the same with every engine): those are no choices.
 #[derive(Clone, Default)]
 pub struct CreateSpec {
     /// Its name.
