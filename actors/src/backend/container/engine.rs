@@ -4,7 +4,7 @@
 //! question with one answer, and the backend above puts a deadline on it. Never: decides, retries, or remembers.
 
 use super::fault::EngineFault;
-use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use crate::backend::{BoxFuture, CommandOutcome, ImageCheck, Streams};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,52 +101,35 @@ pub struct ImageFacts {
     /// User it runs as; empty means root.
     pub user: String,
     /// Its health check.
-    pub healthcheck: Option<HealthCheck>,
+    pub healthcheck: Option<ImageCheck>,
     /// Its stop signal, as written (`SIGQUIT`, `3`).
     pub stop_signal: Option<String>,
     /// TCP ports that it says it listens on.
     pub exposed: Vec<u16>,
 }
 
-/// An image's health check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// What is run; `CMD-SHELL` is resolved to `/bin/sh -c`.
-    pub argv: Vec<String>,
-    /// Between two checks.
-    pub interval: Duration,
-    /// Longest time of one.
-    pub timeout: Duration,
-    /// Failures before this do not count.
-    pub start_period: Duration,
-    /// Failures in a row that make it unhealthy.
-    pub retries: u32,
-}
-
-impl HealthCheck {
-    /// From the form that all engines share: `["CMD", ...]` or `["CMD-SHELL", "..."]`, times in nanoseconds where 0
-    /// means the usual. `None` where the image has none or switched it off.
-    #[must_use]
-    pub fn of(test: &[String], nanos: [u64; 3], retries: u32) -> Option<Self> {
-        let argv = match test.split_first() {
-            Some((word, rest)) if word == "CMD" && !rest.is_empty() => rest.to_vec(),
-            Some((word, rest)) if word == "CMD-SHELL" && !rest.is_empty() => {
-                vec!["/bin/sh".into(), "-c".into(), rest.join(" ")]
-            }
-            _ => return None,
-        };
-        let or = |nanos: u64, usual: u64| match nanos {
-            0 => Duration::from_secs(usual),
-            some => Duration::from_nanos(some),
-        };
-        Some(HealthCheck {
-            argv,
-            interval: or(nanos[0], 30),
-            timeout: or(nanos[1], 30),
-            start_period: Duration::from_nanos(nanos[2]),
-            retries: if retries == 0 { 3 } else { retries },
-        })
-    }
+/// An image's health check, from the form that all engines share: `["CMD", ...]` or `["CMD-SHELL", "..."]`, times in
+/// nanoseconds (interval, timeout, start period) where 0 means the usual. `None` where it is switched off.
+#[must_use]
+pub fn image_check(test: &[String], nanos: [u64; 3], retries: u32) -> Option<ImageCheck> {
+    let argv = match test.split_first() {
+        Some((word, rest)) if word == "CMD" && !rest.is_empty() => rest.to_vec(),
+        Some((word, rest)) if word == "CMD-SHELL" && !rest.is_empty() => {
+            vec!["/bin/sh".into(), "-c".into(), rest.join(" ")]
+        }
+        _ => return None,
+    };
+    let or = |nanos: u64, usual: u64| match nanos {
+        0 => Duration::from_secs(usual),
+        some => Duration::from_nanos(some),
+    };
+    Some(ImageCheck {
+        argv,
+        interval: or(nanos[0], 30),
+        timeout: or(nanos[1], 30),
+        start_period: Duration::from_nanos(nanos[2]),
+        retries: if retries == 0 { 3 } else { retries },
+    })
 }
 
 /// A container to make. All capabilities but `cap_add` are dropped, nothing of the host's namespaces is shared, it is

@@ -38,6 +38,8 @@ pub enum EngineFaultKind {
     NoSuchCommand,
     /// The engine may not set a limit.
     LimitRefused,
+    /// The engine has no init to put before the program.
+    NoInit,
     /// This engine has no way to do it.
     Unsupported,
     /// Anything else that it refused.
@@ -62,6 +64,7 @@ impl EngineFaultKind {
             EngineFaultKind::NoSuchMount => "mount_missing",
             EngineFaultKind::NoSuchCommand => "command_missing",
             EngineFaultKind::LimitRefused => "limit_refused",
+            EngineFaultKind::NoInit => "init_missing",
             EngineFaultKind::Unsupported => "engine_unsupported",
             EngineFaultKind::Refused => "engine_refused",
         }
@@ -135,7 +138,9 @@ impl EngineFault {
     pub fn of_words(words: &str, otherwise: EngineFaultKind) -> Self {
         let lower = words.to_ascii_lowercase();
         let says = |any: &[&str]| any.iter().any(|word| lower.contains(word));
-        let kind = if says(&["address already in use", "port is already allocated"]) {
+        let kind = if says(&["container-init binary", "docker-init"]) {
+            EngineFaultKind::NoInit
+        } else if says(&["address already in use", "port is already allocated"]) {
             EngineFaultKind::PortTaken
         } else if says(&[
             "is already in use by",

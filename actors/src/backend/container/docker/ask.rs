@@ -152,17 +152,25 @@ fn nodes(spec: &CreateSpec) -> Vec<DeviceMapping> {
 fn requests(spec: &CreateSpec) -> Vec<DeviceRequest> {
     let request = |device: &Device| match device {
         Device::Node(_) => None,
-        Device::Cdi(name) => Some(DeviceRequest {
-            driver: Some("cdi".into()),
-            device_ids: Some(vec![name.clone()]),
-            ..DeviceRequest::default()
-        }),
-        Device::NvidiaGpus(ids) => Some(DeviceRequest {
-            driver: Some("nvidia".into()),
-            device_ids: Some(ids.clone()),
-            capabilities: Some(vec![vec!["gpu".into()]]),
-            ..DeviceRequest::default()
-        }),
+        // NVIDIA's own hook takes the same names, and Docker before 25 has no other way.
+        Device::Cdi(name) => match name.strip_prefix("nvidia.com/gpu=") {
+            Some(gpu) => Some(nvidia(vec![gpu.to_owned()])),
+            None => Some(DeviceRequest {
+                driver: Some("cdi".into()),
+                device_ids: Some(vec![name.clone()]),
+                ..DeviceRequest::default()
+            }),
+        },
+        Device::NvidiaGpus(ids) => Some(nvidia(ids.clone())),
     };
     spec.devices.iter().filter_map(request).collect()
+}
+
+fn nvidia(ids: Vec<String>) -> DeviceRequest {
+    DeviceRequest {
+        driver: Some("nvidia".into()),
+        device_ids: Some(ids),
+        capabilities: Some(vec![vec!["gpu".into()]]),
+        ..DeviceRequest::default()
+    }
 }

@@ -1,8 +1,8 @@
 //! What Docker tells, as lair's own values. A field that is missing is unknown.
 
 use crate::backend::container::engine::{
-    Applied, ContainerFacts, ContainerState, EngineHealth, EngineInfo, HealthCheck, ImageFacts,
-    Listed, Progress, Publish, Stats,
+    Applied, ContainerFacts, ContainerState, EngineHealth, EngineInfo, ImageFacts, Listed,
+    Progress, Publish, Stats,
 };
 use crate::backend::container::fault::{EngineFault, EngineFaultKind, one_line};
 use bollard::errors::Error;
@@ -84,7 +84,7 @@ pub(super) fn image(image: ImageInspect) -> ImageFacts {
     let check = config.healthcheck.and_then(|c| {
         let times = [nanos(c.interval), nanos(c.timeout), nanos(c.start_period)];
         let retries = c.retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-        HealthCheck::of(&c.test.unwrap_or_default(), times, retries)
+        image_check(&c.test.unwrap_or_default(), times, retries)
     });
     let digest = image.repo_digests.and_then(|all| all.into_iter().next());
     let port = |port: &String| port.strip_suffix("/tcp").unwrap_or(port).parse().ok();
