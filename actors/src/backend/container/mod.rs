@@ -6,6 +6,7 @@
 //! never lets the engine restart or remove a container.
 
 mod cgroup;
+pub mod cli;
 mod command;
 pub mod docker;
 mod end;
@@ -17,6 +18,7 @@ mod http;
 mod make;
 pub mod podman;
 mod presence;
+mod processes;
 mod streams;
 mod sweep;
 mod wanted;
