@@ -3,9 +3,10 @@
 //! Owns: the order of the steps: read, parse, trust, select, plan. Promises: all or nothing, and every problem at once.
 //! Never: starts anything.
 
+use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
 use lair_actors::facts as actors;
-use lair_manifests::launch::LaunchPlan;
+use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::words::ModeWord;
@@ -49,7 +50,10 @@ fn plan_all(
     {
         context.gpus = gpu_facts(inner);
     }
-    let host = host_facts(inner, &context);
+    let mut host = host_facts(inner, &context);
+    if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
+        host.engines = containers::facts(&inner.engines);
+    }
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for module in &stack.modules {
         let trusted = if vouched {
@@ -59,7 +63,7 @@ fn plan_all(
         };
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(plan)?),
+                Ok(plan) => plans.push(enforceable(with_engine(plan, &host, inner))?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -100,7 +104,6 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 
 fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     HostFacts {
-        engines: Vec::new(),
         gpus: context.gpus.clone(),
         memory_total: inner.memory_total,
         ..HostFacts::default()
@@ -133,6 +136,32 @@ fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
         memory_total: total,
         memory_free: gpu.memory_used.map(|used| total.saturating_sub(used)),
     })
+}
+
+/// Which engine `auto` is: the first that answers.
+fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
+    let Launch::Container(launch) = &mut plan.launch else {
+        return plan;
+    };
+    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
+    let named = launch.engine.clone();
+    let found = host
+        .engines
+        .iter()
+        .filter(usable)
+        .find(|e| named == "auto" || named == e.name);
+    if let Some(engine) = found {
+        launch.engine.clone_from(&engine.name);
+        let version = engine.version.as_deref().unwrap_or("of unknown version");
+        let why = if named == "auto" {
+            "the first that answers"
+        } else {
+            "as the manifest says"
+        };
+        let line = format!("engine: {} {version}, {why}", engine.name);
+        plan.explanation.push(line);
+    }
+    plan
 }
 
 /// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.

@@ -67,6 +67,9 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::LogDegraded { .. } => "module.log_degraded",
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
         NoticeKind::ModeFallback { .. } => "module.mode_fallback",
+        NoticeKind::Pulling { .. } => "module.pulling",
+        NoticeKind::Reclaimed { .. } => "module.reclaimed",
+        NoticeKind::Differs { .. } => "module.differs",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
     }
@@ -97,6 +100,9 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
         NoticeKind::ModeFallback { reason } => json!({ "reason": reason }),
+        NoticeKind::Pulling { progress } => json!({ "progress": progress }),
+        NoticeKind::Reclaimed { what } => json!({ "what": what }),
+        NoticeKind::Differs { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
         NoticeKind::Loaded
         | NoticeKind::Unloaded

@@ -8,6 +8,7 @@ mod words;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
+use lair_actors::backend::container::find::Engines;
 use lair_actors::backend::native::NativeBackend;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     /// Where trees are tracked, or why not; `None`: simulated.
     pub tracking: Option<Result<PathBuf, String>>,
     pub gpus: GpuReader,
+    /// The container engines.
+    pub engines: Arc<Engines>,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -451,6 +454,11 @@ impl RuntimeHandle {
         if let Some(Ok(folder)) = &self.inner.tracking {
             NativeBackend::clean_up(folder);
         }
+    }
+
+    /// The container engines.
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
+        &self.inner.engines
     }
 
     /// The log pump, for those who must know that it is quiet.

@@ -10,6 +10,7 @@ mod inject;
 mod table;
 
 use crate::backend::Backend;
+use crate::backend::container::News;
 use crate::clock::Clock;
 use crate::events::EventLog;
 use crate::evidence::Evidence;
@@ -20,7 +21,7 @@ use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleRep
 use crate::pump::{Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
-use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{
     Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
@@ -37,15 +38,15 @@ pub const MAX_MODULES: usize = 4096;
 pub struct Backends {
     /// Runs processes of this machine.
     pub native: Option<Arc<dyn Backend>>,
-    /// Runs containers.
-    pub container: Option<Arc<dyn Backend>>,
+    /// Runs containers, by the engine's name.
+    pub container: BTreeMap<String, Arc<dyn Backend>>,
 }
 
 impl Backends {
-    fn of(&self, mode: Mode) -> Option<Arc<dyn Backend>> {
-        match mode {
-            Mode::Native => self.native.clone(),
-            Mode::Container => self.container.clone(),
+    fn of(&self, plan: &LaunchPlan) -> Option<Arc<dyn Backend>> {
+        match &plan.launch {
+            Launch::Native(_) => self.native.clone(),
+            Launch::Container(launch) => self.container.get(&launch.engine).cloned(),
         }
     }
 }
@@ -189,6 +190,14 @@ impl Actor for RootActor {
                 fault,
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
+            RootMsg::News { id, inc, news } => {
+                let kind = match news {
+                    News::Pulling(progress) => NoticeKind::Pulling { progress },
+                    News::Reclaimed(what) => NoticeKind::Reclaimed { what },
+                    News::Differs(what) => NoticeKind::Differs { what },
+                };
+                state.publish_for(&id, inc, kind, Origin::Observed);
+            }
         }
         state.check_drain();
         Ok(())
@@ -287,7 +296,7 @@ impl RootState {
         let backend = self
             .args
             .backends
-            .of(plan.mode)
+            .of(&plan)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
         let full = self.children.len() >= MAX_MODULES;
@@ -360,6 +369,8 @@ impl RootState {
                 known.owner_done(inc, &mut self.owners);
                 ChildEvent::SpawnFailed { fault }
             }
+            ModuleReport::Sight(true) => ChildEvent::SightRegained,
+            ModuleReport::Sight(false) => ChildEvent::SightLost,
             ModuleReport::Exited { status, evidence } => {
                 known.owner_done(inc, &mut self.owners);
                 if known.child.inc == inc {

@@ -11,11 +11,13 @@ mod end;
 pub mod engine;
 pub mod fault;
 pub mod feed;
+pub mod find;
 mod grip;
 mod http;
 mod make;
 pub mod podman;
 mod presence;
+pub mod service;
 mod sweep;
 mod wanted;
 

@@ -13,6 +13,7 @@ use super::engine::{
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::{Feed, Stream};
 use super::http::{Coming, Reply, Wire, escape};
+use super::service::ServiceOrder;
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use hyper::{Method, StatusCode};
 use lair_supervision::ExitStatus;
@@ -32,23 +33,22 @@ const MAX_LINE: usize = 64 << 10;
 #[derive(Clone)]
 pub struct Podman {
     wire: Wire,
-    socket: PathBuf,
 }
 
 impl Podman {
     /// Speaks to the service on this socket; connects at each question.
     #[must_use]
     pub fn at(socket: &Path) -> Self {
-        Podman {
-            wire: Wire::new(socket),
-            socket: socket.to_owned(),
-        }
+        Podman::anywhere(vec![socket.to_owned()], None)
     }
 
-    /// Its socket.
+    /// Speaks to the first of these sockets that listens, and from then on only to that; starts a service of its own
+    /// where none does.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn anywhere(sockets: Vec<PathBuf>, service: Option<ServiceOrder>) -> Self {
+        Podman {
+            wire: Wire::new(sockets, service),
+        }
     }
 
     async fn get(&self, path: &str) -> Result<Reply, EngineFault> {
