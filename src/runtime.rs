@@ -166,7 +166,7 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let instance = options.folders.instance();
-        let (clock, backends, keeper, tracking, engines) = match options.simulated {
+        let (clock, backends, keeper, cgroups, engines) = match options.simulated {
             Some((clock, backends)) => {
                 let engines = Engines::none(clock.clone());
                 (clock, backends, None, None, engines)
@@ -178,7 +178,7 @@ impl Runtime {
                     run_dir: options.folders.run.clone(),
                 };
                 let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                let tracking = native.tracking();
+                let cgroups = native.cgroups().clone();
                 let clock: Arc<dyn Clock> = SystemClock::start();
                 let places = options.engines.unwrap_or_else(|| usual(&options.folders));
                 let engines =
@@ -187,7 +187,7 @@ impl Runtime {
                     native: Some(native),
                     container: containers::backends(&engines),
                 };
-                (clock, backends, Some(keeper), Some(tracking), engines)
+                (clock, backends, Some(keeper), Some(cgroups), engines)
             }
         };
         let inner = Inner {
@@ -203,7 +203,7 @@ impl Runtime {
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
             seed: options.seed,
             memory_total: facts::host().memory_total,
-            tracking,
+            cgroups,
             gpus: GpuReader::new(None),
             engines: Arc::new(engines),
             lock: Mutex::new(lock),

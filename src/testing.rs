@@ -338,7 +338,7 @@ fn stage(kind: &NoticeKind) -> Option<u8> {
         NoticeKind::Killing => 4,
         NoticeKind::Stuck => 5,
         NoticeKind::Exited { .. } | NoticeKind::StartFailed { .. } => 6,
-        NoticeKind::Down { .. } | NoticeKind::Backoff { .. } => 7,
+        NoticeKind::Down { .. } | NoticeKind::Backoff { .. } | NoticeKind::Held => 7,
         _ => return None,
     })
 }

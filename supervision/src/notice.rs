@@ -71,6 +71,22 @@ pub enum NoticeKind {
         /// Failures in a row.
         attempt: u32,
     },
+    /// It will be started again when its group says so.
+    Held,
+    /// It failed, and its group is restarted.
+    GroupRestart {
+        /// The group's name.
+        group: String,
+        /// Who is restarted, in the order of starts.
+        members: Vec<ChildId>,
+    },
+    /// It failed once too often: its group rests as failed.
+    GroupGaveUp {
+        /// The group's name.
+        group: String,
+        /// One sentence.
+        reason: String,
+    },
     /// A health verdict changed: `healthy`, `unhealthy`, `unknown`.
     Health {
         /// The verdict.
@@ -89,6 +105,15 @@ pub enum NoticeKind {
     LogRecovered {
         /// Bytes that were dropped.
         dropped: u64,
+    },
+    /// A limit that was asked for does not hold.
+    LimitNotEnforced {
+        /// `memory cpus pids`.
+        limit: String,
+        /// What was asked for: bytes, thousandths of a CPU, processes and threads.
+        asked: u64,
+        /// Why.
+        reason: String,
     },
     /// The mode that was preferred could not be taken.
     ModeFallback {

@@ -6,6 +6,7 @@
 
 mod apply;
 mod drain;
+mod groups;
 mod inject;
 mod table;
 
@@ -21,6 +22,7 @@ use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleRep
 use crate::pump::{Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
+use groups::Groups;
 use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{
     Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
@@ -91,6 +93,7 @@ pub struct RootState {
     /// Children that are not down.
     up: usize,
     drain: Option<Drain>,
+    groups: Groups,
 }
 
 struct Sink(ActorRef<RootMsg>);
@@ -129,6 +132,7 @@ impl Actor for RootActor {
             starts: 0,
             up: 0,
             drain: None,
+            groups: Groups::default(),
         })
     }
 
@@ -199,6 +203,7 @@ impl Actor for RootActor {
                 state.publish_for(&id, inc, kind, Origin::Observed);
             }
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -220,6 +225,7 @@ impl Actor for RootActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -314,6 +320,7 @@ impl RootState {
                 Loaded::New
             }
         };
+        self.join_group(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -329,6 +336,7 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        self.leave_group(id);
         self.args.board.remove(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
@@ -379,10 +387,28 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
+        let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        if came_up {
+            self.tell_shortfalls(id, inc);
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
+        }
+    }
+
+    /// Tells of each limit that was asked for and does not hold.
+    fn tell_shortfalls(&self, id: &ChildId, inc: u64) {
+        let known = self.children.get(id).filter(|k| k.child.inc == inc);
+        let handle = known.and_then(|k| k.handle.as_ref());
+        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
+            let kind = NoticeKind::LimitNotEnforced {
+                limit: short.limit.as_str().to_owned(),
+                asked: short.asked,
+                reason: short.why,
+            };
+            self.publish_for(id, inc, kind, Origin::Observed);
         }
     }
 
