@@ -10,6 +10,7 @@ pub mod bridge;
 #[doc(hidden)]
 pub mod cli;
 pub mod client;
+mod containers;
 mod doctor;
 mod folders;
 pub mod handle;
@@ -18,6 +19,7 @@ mod runtime;
 pub mod signals;
 pub mod tail;
 pub mod testing;
+mod vouch;
 
 pub use folders::Folders;
 pub use handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle, WaitFor};

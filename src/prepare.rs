@@ -3,18 +3,22 @@
 //! Owns: the order of the steps: read, parse, trust, select, plan. Promises: all or nothing, and every problem at once.
 //! Never: starts anything.
 
+use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use lair_actors::cgroup::Limit;
 use lair_actors::facts as actors;
-use lair_manifests::launch::LaunchPlan;
+use lair_manifests::launch::{Launch, LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
+use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Makes the plans of every module in `source`, in the order of the file.
 pub(crate) fn prepare(
@@ -49,17 +53,19 @@ fn plan_all(
     {
         context.gpus = gpu_facts(inner);
     }
-    let host = host_facts(inner, &context);
+    let mut host = host_facts(inner, &context);
+    if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
+        host.engines = containers::facts(&inner.engines);
+    }
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
-    for module in &stack.modules {
-        let trusted = if vouched {
-            Ok(())
-        } else {
-            trust(inner, source, module)
-        };
+    for (index, module) in stack.modules.iter().enumerate() {
+        let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(plan)?),
+                Ok(plan) => {
+                    let plan = grouped(stack, with_engine(plan, &host, inner));
+                    plans.push(enforceable(inner, plan)?);
+                }
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -70,6 +76,18 @@ fn plan_all(
         (false, _) => Err(invalid(&problems)),
         (true, false) => Err(refused(&refusals)),
     }
+}
+
+/// With the group that the stack puts it into.
+fn grouped(stack: &Stack, mut plan: LaunchPlan) -> LaunchPlan {
+    let named = |g: &&Group| {
+        g.modules
+            .iter()
+            .any(|m| m.as_str() == plan.spec.id.as_str())
+    };
+    plan.group = stack.groups.iter().find(named).map(|g| Arc::new(g.spec()));
+    plan.spec.grouped = plan.group.is_some();
+    plan
 }
 
 fn read(source: ManifestSource) -> Result<(Source, bool), Refused> {
@@ -100,7 +118,6 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 
 fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     HostFacts {
-        engines: Vec::new(),
         gpus: context.gpus.clone(),
         memory_total: inner.memory_total,
         ..HostFacts::default()
@@ -135,52 +152,57 @@ fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
     })
 }
 
-/// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.
-fn enforceable(plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
+/// Which engine `auto` is: the first that answers.
+fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
+    let Launch::Container(launch) = &mut plan.launch else {
+        return plan;
+    };
+    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
+    let named = launch.engine.clone();
+    let found = host
+        .engines
+        .iter()
+        .filter(usable)
+        .find(|e| named == "auto" || named == e.name);
+    if let Some(engine) = found {
+        launch.engine.clone_from(&engine.name);
+        let version = engine.version.as_deref().unwrap_or("of unknown version");
+        let why = if named == "auto" {
+            "the first that answers"
+        } else {
+            "as the manifest says"
+        };
+        let line = format!("engine: {} {version}, {why}", engine.name);
+        plan.explanation.push(line);
+    }
+    plan
+}
+
+/// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
+fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
     let refuse = |code, what: &str, help| {
-        Err(Refused::new(
-            code,
-            format!("`{name}` asks for {what}, which this version of lair can't enforce"),
-        )
-        .help(help))
+        Err(Refused::new(code, format!("`{name}` asks for {what}")).help(help))
     };
-    if plan.limits.memory_required {
+    let memory = inner.cgroups.as_ref().map(|c| c.enforcer(Limit::Memory));
+    let native = plan.mode == Mode::Native;
+    if let (true, true, Some(Err(why))) = (plan.limits.memory_required, native, memory) {
         return refuse(
             "limit_unenforceable",
-            "a memory limit with `enforce: required`",
-            "take `enforce: best-effort`: the limit is then shown as not enforced",
+            &format!(
+                "a memory limit with `enforce: required`, which lair can't enforce here: {why}"
+            ),
+            "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
     if plan.limits.sandbox.is_some() {
         return refuse(
             "sandbox_unavailable",
-            "`runtime.native.sandbox`",
+            "`runtime.native.sandbox`, which this version of lair can't enforce",
             "leave it out, or run the module elsewhere",
         );
     }
     Ok(plan)
-}
-
-fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {
-    let uid = rustix::process::geteuid().as_raw();
-    let modules = inner.folders.config.join("modules");
-    let scope = match &source.facts {
-        None => TrustScope::Bridge {
-            digest: &source.digest,
-        },
-        Some(_) if inner.foreground => TrustScope::Foreground { uid },
-        Some(_) => TrustScope::Daemon {
-            uid,
-            modules: &modules,
-        },
-    };
-    trust::decide(
-        inner.config.trust.as_ref(),
-        scope,
-        module.name.as_str(),
-        source.facts.as_ref(),
-    )
 }
 
 fn choose(

@@ -4,8 +4,10 @@
 //! before anything is started; several runtimes live in one process; installs no signal handler, subscriber or panic
 //! hook. Never: runs a module by itself; that is asked of the handle.
 
+use crate::containers;
 use crate::folders::{Folders, Lock};
 use crate::handle::{Inner, RuntimeHandle};
+use lair_actors::backend::container::find::{EnginePlaces, Engines};
 use lair_actors::backend::native::{NativeBackend, NativeOptions};
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::events::{EventLog, KEPT};
@@ -39,6 +41,8 @@ pub struct RuntimeOptions {
     pub faults: bool,
     /// Modules named by files of the invoking user are trusted (foreground), not only those in the configuration's folder.
     pub foreground: bool,
+    /// Where container engines are looked for; default: the usual places, by this process's environment.
+    pub engines: Option<EnginePlaces>,
     /// Backends and a clock to use instead of the machine's: see `lair::testing`.
     pub simulated: Option<(Arc<dyn Clock>, Backends)>,
 }
@@ -55,6 +59,7 @@ impl RuntimeOptions {
             seed: u64::from(std::process::id()),
             faults: false,
             foreground: true,
+            engines: None,
             simulated: None,
         }
     }
@@ -161,8 +166,11 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let instance = options.folders.instance();
-        let (clock, backends, keeper, tracking) = match options.simulated {
-            Some((clock, backends)) => (clock, backends, None, None),
+        let (clock, backends, keeper, cgroups, engines) = match options.simulated {
+            Some((clock, backends)) => {
+                let engines = Engines::none(clock.clone());
+                (clock, backends, None, None, engines)
+            }
             None => {
                 let keeper = launch_keeper(options.keeper, options.orphan_grace).await?;
                 let native = NativeOptions {
@@ -170,17 +178,16 @@ impl Runtime {
                     run_dir: options.folders.run.clone(),
                 };
                 let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                let tracking = native.tracking();
+                let cgroups = native.cgroups().clone();
                 let clock: Arc<dyn Clock> = SystemClock::start();
-                (
-                    clock,
-                    Backends {
-                        native: Some(native),
-                        container: None,
-                    },
-                    Some(keeper),
-                    Some(tracking),
-                )
+                let places = options.engines.unwrap_or_else(|| usual(&options.folders));
+                let engines =
+                    containers::engines(places, &options.config, &options.folders, &clock)?;
+                let backends = Backends {
+                    native: Some(native),
+                    container: containers::backends(&engines),
+                };
+                (clock, backends, Some(keeper), Some(cgroups), engines)
             }
         };
         let inner = Inner {
@@ -196,8 +203,9 @@ impl Runtime {
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
             seed: options.seed,
             memory_total: facts::host().memory_total,
-            tracking,
+            cgroups,
             gpus: GpuReader::new(None),
+            engines: Arc::new(engines),
             lock: Mutex::new(lock),
         };
         let args = RootArgs {
@@ -213,6 +221,7 @@ impl Runtime {
             faults: options.faults,
         };
         let root = spawn_root(args, supervisor).await?;
+        containers::hear_news(&inner.engines, &root);
         let _ = inner.root.set(root);
         Ok(Runtime {
             handle: RuntimeHandle::new(inner),
@@ -234,6 +243,7 @@ impl Runtime {
         };
         let report = self.handle.drain(within, origin).await.unwrap_or_default();
         self.handle.stop_root().await;
+        containers::settle(self.handle.engines()).await;
         if let Some(keeper) = &self.keeper {
             // One that can't end yet (a module that even KILL does not reach) goes on alone, and ends after the last.
             if tokio::time::timeout(KEEPER_ENDS_WITHIN, keeper.shutdown())
@@ -249,6 +259,11 @@ impl Runtime {
         self.handle.clean_up();
         report
     }
+}
+
+fn usual(folders: &Folders) -> EnginePlaces {
+    let uid = rustix::process::geteuid().as_raw();
+    EnginePlaces::of(&crate::prepare::environment(), uid, &folders.run)
 }
 
 async fn launch_keeper(program: PathBuf, grace: Duration) -> Result<KeeperClient, RuntimeError> {

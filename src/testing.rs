@@ -89,7 +89,7 @@ impl Builder {
         options.faults = self.faults;
         let backends = Backends {
             native: Some(backend.clone()),
-            container: None,
+            container: std::collections::BTreeMap::new(),
         };
         let time: Arc<dyn Clock> = clock.clone();
         options.simulated = Some((time, backends));
@@ -338,7 +338,7 @@ fn stage(kind: &NoticeKind) -> Option<u8> {
         NoticeKind::Killing => 4,
         NoticeKind::Stuck => 5,
         NoticeKind::Exited { .. } | NoticeKind::StartFailed { .. } => 6,
-        NoticeKind::Down { .. } | NoticeKind::Backoff { .. } => 7,
+        NoticeKind::Down { .. } | NoticeKind::Backoff { .. } | NoticeKind::Held => 7,
         _ => return None,
     })
 }

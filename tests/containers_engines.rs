@@ -521,7 +521,7 @@ macro_rules! engines {
 }
 
 fn docker() -> Arc<dyn Engine> {
-    Arc::new(Docker::at(&Kind::Docker.socket()).expect("a client"))
+    Arc::new(Docker::at(&Kind::Docker.socket()))
 }
 
 fn podman() -> Arc<dyn Engine> {
@@ -529,7 +529,7 @@ fn podman() -> Arc<dyn Engine> {
 }
 
 fn cli(kind: Kind) -> Arc<dyn Engine> {
-    Arc::new(Cli::of(&kind.program()))
+    Arc::new(Cli::of(&[kind.program()]))
 }
 
 engines! {

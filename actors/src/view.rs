@@ -56,6 +56,21 @@ impl PartialEq for HealthView {
     }
 }
 
+/// A group, as its members' status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GroupView {
+    /// Its name.
+    pub name: String,
+    /// `one_for_one one_for_all rest_for_one`.
+    pub strategy: String,
+    /// `steady restarting failed`.
+    pub state: String,
+    /// Restarts since it was loaded or began anew.
+    pub restarts: u32,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
 /// One module, as published.
 #[derive(Clone)]
 pub struct View {
@@ -65,6 +80,8 @@ pub struct View {
     pub plan: Arc<LaunchPlan>,
     /// What the root knows.
     pub child: Child,
+    /// The group it is a member of.
+    pub group: Option<GroupView>,
     /// The last verdict.
     pub health: HealthView,
     /// The grip on the running child: for its tree only.

@@ -3,11 +3,12 @@
 //! Owns: the mechanical half of a module after selection and substitution. Promises: plain data, complete: no
 //! `${...}`, no relative path. Never: secrets in `Debug` or in serialised form (values of the environment are hidden).
 
-use lair_supervision::ChildSpec;
+use lair_supervision::{ChildSpec, GroupSpec};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a module runs.
@@ -58,6 +59,10 @@ pub struct LaunchPlan {
     pub fallback: Option<String>,
     /// SHA-256 of the manifest file as read, lower-case hex.
     pub digest: String,
+    /// The group it is a member of.
+    pub group: Option<Arc<GroupSpec>>,
+    /// The file it was read from, if from one.
+    pub source: Option<PathBuf>,
 }
 
 impl LaunchPlan {

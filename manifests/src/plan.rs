@@ -102,6 +102,8 @@ pub fn plan(
             .collect(),
         fallback: selected.fallback.clone(),
         digest: module.origin.digest.to_string(),
+        group: None,
+        source: None,
     })
 }
 

@@ -9,6 +9,8 @@ use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::units::{DAY, Span};
 use crate::words::{ModuleId, choice};
+use lair_supervision::group as core;
+use lair_supervision::{ChildId, GroupSpec, Intensity};
 use serde::Serialize;
 
 /// Several modules.
@@ -47,6 +49,27 @@ choice! {
         OneForAll = "one_for_all",
         /// Those after it.
         RestForOne = "rest_for_one",
+    }
+}
+
+impl Group {
+    /// As the core takes it.
+    #[must_use]
+    pub fn spec(&self) -> GroupSpec {
+        let child = |name: &ModuleId| ChildId::new(name.as_str());
+        GroupSpec {
+            name: child(&self.name),
+            strategy: match self.strategy {
+                Strategy::OneForOne => core::Strategy::OneForOne,
+                Strategy::OneForAll => core::Strategy::OneForAll,
+                Strategy::RestForOne => core::Strategy::RestForOne,
+            },
+            members: self.modules.iter().map(child).collect(),
+            intensity: Intensity {
+                max: self.max.small(),
+                within: self.within.get(),
+            },
+        }
     }
 }
 

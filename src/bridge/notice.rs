@@ -63,10 +63,17 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Down { reason } if down_code(reason).1 => "module.failed",
         NoticeKind::Down { .. } => "module.stopped",
         NoticeKind::Backoff { .. } => "module.backoff",
+        NoticeKind::Held => "module.held",
+        NoticeKind::GroupRestart { .. } => "group.restart",
+        NoticeKind::GroupGaveUp { .. } => "group.gave_up",
         NoticeKind::Health { .. } => "module.health",
         NoticeKind::LogDegraded { .. } => "module.log_degraded",
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
+        NoticeKind::LimitNotEnforced { .. } => "module.limit_not_enforced",
         NoticeKind::ModeFallback { .. } => "module.mode_fallback",
+        NoticeKind::Pulling { .. } => "module.pulling",
+        NoticeKind::Reclaimed { .. } => "module.reclaimed",
+        NoticeKind::Differs { .. } => "module.differs",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
     }
@@ -96,9 +103,22 @@ fn details(kind: &NoticeKind) -> Value {
         }
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
+        NoticeKind::LimitNotEnforced {
+            limit,
+            asked,
+            reason,
+        } => json!({ "limit": limit, "asked": asked, "reason": reason }),
         NoticeKind::ModeFallback { reason } => json!({ "reason": reason }),
+        NoticeKind::Pulling { progress } => json!({ "progress": progress }),
+        NoticeKind::Reclaimed { what } => json!({ "what": what }),
+        NoticeKind::Differs { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
+        NoticeKind::GroupRestart { group, members } => {
+            json!({ "group": group, "members": members })
+        }
+        NoticeKind::GroupGaveUp { group, reason } => json!({ "group": group, "reason": reason }),
         NoticeKind::Loaded
+        | NoticeKind::Held
         | NoticeKind::Unloaded
         | NoticeKind::Starting
         | NoticeKind::Running
@@ -147,6 +167,8 @@ fn cause_word(cause: StopCause) -> &'static str {
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
         StopCause::OwnerDied => "owner_died",
+        StopCause::Group => "group",
+        StopCause::GroupGaveUp => "group_gave_up",
     }
 }
 
@@ -164,5 +186,7 @@ fn down_code(reason: &DownReason) -> (&'static str, bool) {
         DownReason::NotReadyInTime => ("not_ready_in_time", true),
         DownReason::GaveUp { .. } => ("gave_up", true),
         DownReason::Internal => ("internal", true),
+        DownReason::Group => ("group_restart", false),
+        DownReason::GroupGaveUp => ("group_gave_up", true),
     }
 }

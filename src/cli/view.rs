@@ -198,6 +198,14 @@ fn verdict(
             row("Next step", next);
         }
     }
+    if let Some(group) = &m.group {
+        let why = group.reason.as_ref().map(|r| format!(": {r}"));
+        let why = why.unwrap_or_default();
+        row(
+            "Group",
+            &format!("{} ({}), {}{why}", group.name, group.strategy, group.state),
+        );
+    }
     let probe = m
         .health
         .reason

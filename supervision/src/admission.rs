@@ -85,7 +85,7 @@ mod test {
         let mut child = Child::loaded(0);
         assert_eq!(unload(&child), Ok(()));
         child.phase = Phase::Waiting {
-            until: Uptime::ZERO,
+            until: Some(Uptime::ZERO),
             attempt: 1,
             after: Box::new(DownReason::NeverStarted),
         };

@@ -94,6 +94,10 @@ pub enum StopCause {
     StartTimedOut,
     /// The actor that owned it died.
     OwnerDied,
+    /// Another of its group failed, and the strategy restarts this one too.
+    Group,
+    /// Its group was given up.
+    GroupGaveUp,
 }
 
 /// Why a child is down.
@@ -129,6 +133,10 @@ pub enum DownReason {
     },
     /// lair itself failed here: the owner of the child died.
     Internal,
+    /// Another of its group failed, and the strategy stopped this one too.
+    Group,
+    /// Its group was given up.
+    GroupGaveUp,
 }
 
 /// One life: how and when it ended, for status and history.
@@ -191,10 +199,10 @@ pub enum Phase {
         /// Can it be seen?
         sight: Sight,
     },
-    /// It will be started again at `until`.
+    /// It will be started again.
     Waiting {
-        /// When.
-        until: Uptime,
+        /// When; `None`: when its group says so.
+        until: Option<Uptime>,
         /// Failures in a row.
         attempt: u32,
         /// Why the last life ended, as it would read in status.

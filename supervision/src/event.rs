@@ -168,6 +168,18 @@ pub enum ChildEvent {
     SightRegained,
     /// The actor that owned it died without a report.
     OwnerDied,
+    /// Its group wants it down until it is released. Never sent while it is being started or stopped.
+    Held,
+    /// Its group lets it start, after this time.
+    Released {
+        /// Zero means at once.
+        after: Duration,
+    },
+    /// Its group gives up. Never sent while it is being started or stopped.
+    GivenUp {
+        /// It was this child's failure that spent the budget: restarts, window.
+        own: Option<(u32, Duration)>,
+    },
     /// A timer that was armed for it fired.
     Deadline(TimerKind),
 }

@@ -11,6 +11,7 @@ pub mod child;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod group;
 pub mod notice;
 pub mod probe;
 pub mod restart;
@@ -24,6 +25,7 @@ pub use child::{Child, ChildIdentity, Desired, DownReason, Phase, Readiness, Sig
 pub use decide::{Decision, Ignored, Outcome, decide};
 pub use effect::{Effect, Scope, TimerKind};
 pub use event::{ChildEvent, ExitEvidence, ExitStatus, Origin, StartFault, StartStage, Tri};
+pub use group::{Group, GroupFailure, GroupPhase, GroupSpec, Strategy};
 pub use notice::{Notice, NoticeKind, Seq};
 pub use probe::{Health, HealthChange, HealthState, HealthVerdict, ProbeOutcome};
 pub use restart::{Rest, Verdict, verdict};

@@ -71,6 +71,22 @@ pub enum NoticeKind {
         /// Failures in a row.
         attempt: u32,
     },
+    /// It will be started again when its group says so.
+    Held,
+    /// It failed, and its group is restarted.
+    GroupRestart {
+        /// The group's name.
+        group: String,
+        /// Who is restarted, in the order of starts.
+        members: Vec<ChildId>,
+    },
+    /// It failed once too often: its group rests as failed.
+    GroupGaveUp {
+        /// The group's name.
+        group: String,
+        /// One sentence.
+        reason: String,
+    },
     /// A health verdict changed: `healthy`, `unhealthy`, `unknown`.
     Health {
         /// The verdict.
@@ -90,10 +106,34 @@ pub enum NoticeKind {
         /// Bytes that were dropped.
         dropped: u64,
     },
+    /// A limit that was asked for does not hold.
+    LimitNotEnforced {
+        /// `memory cpus pids`.
+        limit: String,
+        /// What was asked for: bytes, thousandths of a CPU, processes and threads.
+        asked: u64,
+        /// Why.
+        reason: String,
+    },
     /// The mode that was preferred could not be taken.
     ModeFallback {
         /// The explanation's last line.
         reason: String,
+    },
+    /// Its image is being fetched.
+    Pulling {
+        /// One line of the engine's progress.
+        progress: String,
+    },
+    /// Something of an earlier life was in the way and was removed.
+    Reclaimed {
+        /// What.
+        what: String,
+    },
+    /// What was asked for and what the engine says is in force differ.
+    Differs {
+        /// One sentence each.
+        what: Vec<String>,
     },
     /// A fault was injected.
     Injected {

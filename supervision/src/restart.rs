@@ -54,7 +54,9 @@ pub fn verdict(
 ) -> Verdict {
     let failed = match cause {
         Some(StopCause::Requested | StopCause::Restart) => return Verdict::Rest(Rest::Requested),
-        Some(StopCause::Shutdown) => return Verdict::Rest(Rest::ShutDown),
+        Some(StopCause::Shutdown | StopCause::Group | StopCause::GroupGaveUp) => {
+            return Verdict::Rest(Rest::ShutDown);
+        }
         Some(
             StopCause::Unhealthy(_)
             | StopCause::NotReadyInTime
@@ -74,15 +76,20 @@ pub fn verdict(
 
 fn within_budget(spec: &ChildSpec, history: &RestartHistory, failed: bool, now: Uptime) -> Verdict {
     let mut next = history.clone();
-    forget_old(&mut next, spec.intensity, now);
-    let done = u32::try_from(next.at.len()).unwrap_or(u32::MAX);
-    if done >= spec.intensity.max {
-        return Verdict::GiveUp {
-            restarts: done,
-            within: spec.intensity.within,
-        };
+    if spec.grouped {
+        // The group counts.
+        next.at.clear();
+    } else {
+        forget_old(&mut next, spec.intensity, now);
+        let done = u32::try_from(next.at.len()).unwrap_or(u32::MAX);
+        if done >= spec.intensity.max {
+            return Verdict::GiveUp {
+                restarts: done,
+                within: spec.intensity.within,
+            };
+        }
+        next.at.push_back(now);
     }
-    next.at.push_back(now);
     next.streak = if failed {
         next.streak.saturating_add(1)
     } else {

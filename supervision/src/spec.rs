@@ -198,8 +198,10 @@ pub struct ChildSpec {
     pub id: ChildId,
     /// When it is started again.
     pub restart: RestartType,
-    /// How often at most.
+    /// How often at most; without effect where `grouped`.
     pub intensity: Intensity,
+    /// Its group decides when it is started again, and how often.
+    pub grouped: bool,
     /// After which delay.
     pub backoff: Backoff,
     /// Ready (or up, without a readiness question) for this long: the restart history is forgotten.
@@ -232,6 +234,7 @@ impl ChildSpec {
             id,
             restart: RestartType::default(),
             intensity: Intensity::default(),
+            grouped: false,
             backoff: Backoff::default(),
             settle: Duration::from_secs(60),
             stop_signal: 15,

@@ -47,6 +47,10 @@ pub enum ReasonCode {
     StopIncomplete,
     /// lair itself failed here.
     Internal,
+    /// Another of its group failed, and it is, or was, stopped with it.
+    GroupRestart,
+    /// Its group's restart budget is used up.
+    GroupGaveUp,
     /// A note: it stopped as asked, but only through KILL.
     KilledAfterGrace,
     /// A note: it can't be observed for now.
@@ -137,7 +141,7 @@ impl Lifecycle {
                 | Phase::Waiting { .. } => None,
             },
             next_at: match child.phase {
-                Phase::Waiting { until, .. } => Some(until),
+                Phase::Waiting { until, .. } => until,
                 Phase::Down(_)
                 | Phase::Spawning { .. }
                 | Phase::Up { .. }
@@ -213,6 +217,13 @@ fn state_of(child: &Child, exit: Option<&LastExit>) -> (State, Option<Reason>) {
 }
 
 fn down(why: &DownReason, exit: Option<&LastExit>) -> (State, Option<Reason>) {
+    if *why == DownReason::Group {
+        let stopped = "it was stopped because another of its group failed, and its policy is not to start it again";
+        return (
+            State::Stopped,
+            Some(reason(ReasonCode::GroupRestart, stopped.to_owned())),
+        );
+    }
     if let Some(failure) = failure(why, exit) {
         return (State::Failed, Some(failure));
     }
@@ -253,6 +264,8 @@ fn failure(why: &DownReason, exit: Option<&LastExit>) -> Option<Reason> {
         DownReason::Unhealthy(kind) => stopped_for(StopCause::Unhealthy(*kind)),
         DownReason::NotReadyInTime => stopped_for(StopCause::NotReadyInTime),
         DownReason::Internal => stopped_for(StopCause::OwnerDied),
+        DownReason::Group => stopped_for(StopCause::Group),
+        DownReason::GroupGaveUp => stopped_for(StopCause::GroupGaveUp),
         DownReason::GaveUp {
             restarts,
             within,
@@ -290,6 +303,11 @@ fn stopped_for(cause: StopCause) -> Option<Reason> {
             ReasonCode::StartTimedOut,
             "its start did not finish in time and was undone",
         ),
+        StopCause::Group => (
+            ReasonCode::GroupRestart,
+            "another of its group failed, and it is restarted with it",
+        ),
+        StopCause::GroupGaveUp => (ReasonCode::GroupGaveUp, "its group was given up"),
         StopCause::OwnerDied => (
             ReasonCode::Internal,
             "the part of lair that looked after it failed, so it was ended",
@@ -328,6 +346,9 @@ fn reason(code: ReasonCode, message: String) -> Reason {
 
 fn ended(status: ExitStatus, oom: bool) -> String {
     match status {
+        ExitStatus::Code(code) if oom => {
+            format!("exited with code {code} after part of it was killed for lack of memory")
+        }
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(_) if oom => "was killed for lack of memory".to_owned(),
         ExitStatus::Signal(signal) => match signal_name(signal) {

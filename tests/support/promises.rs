@@ -76,7 +76,7 @@ fn rank(word: &str) -> Option<u8> {
         "killing" => 5,
         "stuck" => 6,
         "exited" | "start_failed" => 7,
-        "down" | "backoff" => 8,
+        "down" | "backoff" | "held" => 8,
         _ => return None,
     })
 }

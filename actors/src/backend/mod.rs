@@ -8,6 +8,7 @@ pub mod container;
 pub mod native;
 pub mod sim;
 
+use crate::cgroup::{HeldLimits, Shortfall};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
 use std::future::Future;
@@ -152,6 +153,14 @@ pub trait ChildHandle: Send + Sync + 'static {
     }
     /// What is told of it besides, for status: the image's digest, the engine's settings.
     fn particulars(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
+    fn limits(&self) -> HeldLimits {
+        HeldLimits::default()
+    }
+    /// The limits that did not hold when it was started. Reads nothing.
+    fn shortfalls(&self) -> Vec<Shortfall> {
         Vec::new()
     }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.

@@ -6,10 +6,12 @@
 
 mod apply;
 mod drain;
+mod groups;
 mod inject;
 mod table;
 
 use crate::backend::Backend;
+use crate::backend::container::News;
 use crate::clock::Clock;
 use crate::events::EventLog;
 use crate::evidence::Evidence;
@@ -20,7 +22,8 @@ use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleRep
 use crate::pump::{Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
-use lair_manifests::launch::{LaunchPlan, Mode};
+use groups::Groups;
+use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{
     Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
@@ -37,15 +40,15 @@ pub const MAX_MODULES: usize = 4096;
 pub struct Backends {
     /// Runs processes of this machine.
     pub native: Option<Arc<dyn Backend>>,
-    /// Runs containers.
-    pub container: Option<Arc<dyn Backend>>,
+    /// Runs containers, by the engine's name.
+    pub container: BTreeMap<String, Arc<dyn Backend>>,
 }
 
 impl Backends {
-    fn of(&self, mode: Mode) -> Option<Arc<dyn Backend>> {
-        match mode {
-            Mode::Native => self.native.clone(),
-            Mode::Container => self.container.clone(),
+    fn of(&self, plan: &LaunchPlan) -> Option<Arc<dyn Backend>> {
+        match &plan.launch {
+            Launch::Native(_) => self.native.clone(),
+            Launch::Container(launch) => self.container.get(&launch.engine).cloned(),
         }
     }
 }
@@ -90,6 +93,7 @@ pub struct RootState {
     /// Children that are not down.
     up: usize,
     drain: Option<Drain>,
+    groups: Groups,
 }
 
 struct Sink(ActorRef<RootMsg>);
@@ -128,6 +132,7 @@ impl Actor for RootActor {
             starts: 0,
             up: 0,
             drain: None,
+            groups: Groups::default(),
         })
     }
 
@@ -189,7 +194,16 @@ impl Actor for RootActor {
                 fault,
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
+            RootMsg::News { id, inc, news } => {
+                let kind = match news {
+                    News::Pulling(progress) => NoticeKind::Pulling { progress },
+                    News::Reclaimed(what) => NoticeKind::Reclaimed { what },
+                    News::Differs(what) => NoticeKind::Differs { what },
+                };
+                state.publish_for(&id, inc, kind, Origin::Observed);
+            }
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -211,6 +225,7 @@ impl Actor for RootActor {
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        state.settle_groups().await;
         state.check_drain();
         Ok(())
     }
@@ -287,7 +302,7 @@ impl RootState {
         let backend = self
             .args
             .backends
-            .of(plan.mode)
+            .of(&plan)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
         let full = self.children.len() >= MAX_MODULES;
@@ -305,6 +320,7 @@ impl RootState {
                 Loaded::New
             }
         };
+        self.join_group(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -320,6 +336,7 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        self.leave_group(id);
         self.args.board.remove(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
@@ -360,6 +377,8 @@ impl RootState {
                 known.owner_done(inc, &mut self.owners);
                 ChildEvent::SpawnFailed { fault }
             }
+            ModuleReport::Sight(true) => ChildEvent::SightRegained,
+            ModuleReport::Sight(false) => ChildEvent::SightLost,
             ModuleReport::Exited { status, evidence } => {
                 known.owner_done(inc, &mut self.owners);
                 if known.child.inc == inc {
@@ -368,10 +387,28 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
+        let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        if came_up {
+            self.tell_shortfalls(id, inc);
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
+        }
+    }
+
+    /// Tells of each limit that was asked for and does not hold.
+    fn tell_shortfalls(&self, id: &ChildId, inc: u64) {
+        let known = self.children.get(id).filter(|k| k.child.inc == inc);
+        let handle = known.and_then(|k| k.handle.as_ref());
+        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
+            let kind = NoticeKind::LimitNotEnforced {
+                limit: short.limit.as_str().to_owned(),
+                asked: short.asked,
+                reason: short.why,
+            };
+            self.publish_for(id, inc, kind, Origin::Observed);
         }
     }
 

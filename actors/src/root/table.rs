@@ -4,7 +4,7 @@ use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
 use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
-use crate::view::{HealthView, View};
+use crate::view::{GroupView, HealthView, View};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
 use ractor::{ActorId, ActorRef};
@@ -26,6 +26,7 @@ pub(super) struct Managed {
     /// The run before has just written its log: a restart need not ask whether it can be.
     pub log_proven: bool,
     pub health: HealthView,
+    pub group: Option<GroupView>,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
     pub started: u64,
@@ -50,6 +51,7 @@ impl Managed {
             log: None,
             log_proven: false,
             health: HealthView::default(),
+            group: None,
             origin: Origin::Observed,
             started: 0,
             fail_next: None,
@@ -183,6 +185,7 @@ impl Managed {
             backend: self.backend.name(),
             plan: self.plan.clone(),
             child: self.child.clone(),
+            group: self.group.clone(),
             health: self.health.clone(),
             handle: self.handle.clone(),
             log: self.log.clone(),

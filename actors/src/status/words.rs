@@ -39,6 +39,8 @@ pub fn cause_word(cause: StopCause) -> &'static str {
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
         StopCause::OwnerDied => "owner_died",
+        StopCause::Group => "group",
+        StopCause::GroupGaveUp => "group_gave_up",
     }
 }
 

@@ -335,5 +335,7 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         explanation: Vec::new(),
         fallback: None,
         digest: String::new(),
+        group: None,
+        source: None,
     }
 }

@@ -33,7 +33,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::LivenessFailed { .. }
         | ChildEvent::Stalled
         | ChildEvent::SightLost
-        | ChildEvent::SightRegained => Err(Ignored::Stale),
+        | ChildEvent::SightRegained
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. } => Err(Ignored::Stale),
         ChildEvent::Spawned { .. } | ChildEvent::SpawnFailed { .. } | ChildEvent::Exited { .. } => {
             Err(Ignored::Unexpected)
         }

@@ -114,6 +114,9 @@ fn timely(child: &Child, inc: Option<u64>, event: &ChildEvent) -> Option<Ignored
         | ChildEvent::SightLost
         | ChildEvent::SightRegained
         | ChildEvent::OwnerDied
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. }
         | ChildEvent::Deadline(_) => match inc {
             Some(inc) if inc == child.inc => None,
             Some(_) => Some(Ignored::Stale),

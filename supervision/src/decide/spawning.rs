@@ -42,7 +42,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::Stalled
         | ChildEvent::Exited { .. }
         | ChildEvent::SightLost
-        | ChildEvent::SightRegained => Err(Ignored::Unexpected),
+        | ChildEvent::SightRegained
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. } => Err(Ignored::Unexpected),
     }
 }
 

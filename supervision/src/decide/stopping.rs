@@ -58,7 +58,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::LostReadiness
         | ChildEvent::LivenessFailed { .. }
         | ChildEvent::Stalled => Err(Ignored::Stale),
-        ChildEvent::Adopted { .. } => Err(Ignored::Unexpected),
+        ChildEvent::Adopted { .. }
+        | ChildEvent::Held
+        | ChildEvent::Released { .. }
+        | ChildEvent::GivenUp { .. } => Err(Ignored::Unexpected),
     }
 }
 
@@ -158,7 +161,9 @@ fn restart(turn: &mut Turn<'_>, dying: &Dying) -> Counted {
         | StopCause::Unhealthy(_)
         | StopCause::NotReadyInTime
         | StopCause::StartTimedOut
-        | StopCause::OwnerDied => dying_mut(turn, |d| *d.cause = StopCause::Restart),
+        | StopCause::OwnerDied
+        | StopCause::Group
+        | StopCause::GroupGaveUp => dying_mut(turn, |d| *d.cause = StopCause::Restart),
     }
     turn.child.desired = Desired::Up;
     let inc = turn.child.inc + 1;
@@ -234,6 +239,8 @@ fn ended(turn: &mut Turn<'_>, dying: &Dying, status: ExitStatus, lived: bool) {
     }
     let reason = match dying.cause {
         StopCause::Requested | StopCause::Restart => return turn.spawn_as_asked(),
+        StopCause::Group => return turn.rest_with_group(),
+        StopCause::GroupGaveUp => return turn.down(DownReason::GroupGaveUp),
         StopCause::Shutdown => DownReason::ShutDown,
         StopCause::Unhealthy(kind) => DownReason::Unhealthy(kind),
         StopCause::NotReadyInTime => DownReason::NotReadyInTime,

@@ -13,7 +13,7 @@ use crate::effect::{Effect, Scope, TimerKind};
 use crate::event::{ExitEvidence, ExitStatus};
 use crate::notice::NoticeKind;
 use crate::restart::{Rest, Verdict, verdict};
-use crate::spec::ChildSpec;
+use crate::spec::{ChildSpec, RestartType};
 use crate::time::Uptime;
 use std::time::Duration;
 
@@ -281,7 +281,9 @@ impl<'a> Turn<'a> {
                 | StopCause::Unhealthy(_)
                 | StopCause::NotReadyInTime
                 | StopCause::StartTimedOut
-                | StopCause::OwnerDied,
+                | StopCause::OwnerDied
+                | StopCause::Group
+                | StopCause::GroupGaveUp,
             )
             | None => self.asked(),
         };
@@ -323,6 +325,10 @@ impl<'a> Turn<'a> {
                 last: life.status,
             }),
             Verdict::Restart { .. } if self.child.draining => self.down(life.reason),
+            Verdict::Restart { history, .. } if self.spec.grouped => {
+                self.child.history = history;
+                self.hold(life.reason);
+            }
             Verdict::Restart { after, history } => {
                 self.child.history = history;
                 if after.is_zero() && life.lived {
@@ -334,11 +340,30 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn wait(&mut self, delay: Duration, reason: DownReason) {
+    /// Stopped for its group's sake: it comes back with it, if its policy lets it come back at all.
+    pub(super) fn rest_with_group(&mut self) {
+        if self.spec.restart == RestartType::Temporary || self.child.draining {
+            return self.down(DownReason::Group);
+        }
+        let history = &mut self.child.history;
+        history.total = history.total.saturating_add(1);
+        self.hold(DownReason::Group);
+    }
+
+    fn hold(&mut self, reason: DownReason) {
+        self.child.phase = Phase::Waiting {
+            until: None,
+            attempt: self.child.history.streak,
+            after: Box::new(reason),
+        };
+        self.publish(NoticeKind::Held);
+    }
+
+    pub(super) fn wait(&mut self, delay: Duration, reason: DownReason) {
         let attempt = self.child.history.streak;
         let until = self.now + delay;
         self.child.phase = Phase::Waiting {
-            until,
+            until: Some(until),
             attempt,
             after: Box::new(reason),
         };

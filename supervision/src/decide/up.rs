@@ -54,9 +54,18 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
             sight_is(turn, sight)
         }
         ChildEvent::OwnerDied => owner_died(turn, life),
+        ChildEvent::Held => {
+            life.stop(turn, StopCause::Group, grace);
+            Ok(())
+        }
+        ChildEvent::GivenUp { .. } => {
+            life.stop(turn, StopCause::GroupGaveUp, grace);
+            Ok(())
+        }
         ChildEvent::Adopted { .. }
         | ChildEvent::Spawned { .. }
-        | ChildEvent::SpawnFailed { .. } => Err(Ignored::Unexpected),
+        | ChildEvent::SpawnFailed { .. }
+        | ChildEvent::Released { .. } => Err(Ignored::Unexpected),
     }
 }
 

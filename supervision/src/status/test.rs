@@ -122,7 +122,7 @@ fn a_failed_start_keeps_its_stage_and_error_number() {
 fn a_child_that_waits_says_until_when_and_why() {
     let child = Child {
         phase: Phase::Waiting {
-            until: Uptime(Duration::from_secs(12)),
+            until: Some(Uptime(Duration::from_secs(12))),
             attempt: 2,
             after: Box::new(DownReason::Crashed(ExitStatus::Code(1))),
         },

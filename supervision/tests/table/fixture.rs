@@ -14,7 +14,7 @@ const INC: u64 = 7;
 
 pub const PHASES: [&str; 5] = ["down", "spawning", "up", "stopping", "waiting"];
 
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 26] = [
     "StartRequested",
     "StopRequested",
     "KillRequested",
@@ -31,6 +31,9 @@ pub const EVENTS: [&str; 23] = [
     "SightLost",
     "SightRegained",
     "OwnerDied",
+    "Held",
+    "Released(0)",
+    "GivenUp",
     "Deadline(Start)",
     "Deadline(Readiness)",
     "Deadline(Settle)",
@@ -59,6 +62,7 @@ fn of_spec(spec: &mut ChildSpec, word: &str) -> bool {
         "permanent" => spec.restart = RestartType::Permanent,
         "at once" => spec.backoff.first = Duration::ZERO,
         "must say ready" => spec.awaits_ready = true,
+        "grouped" => spec.grouped = true,
         "without patience" => spec.ready_deadline = None,
         _ => return false,
     }
@@ -96,6 +100,7 @@ fn of_phase(child: &mut Child, word: &str) -> bool {
     match (&mut child.phase, word) {
         (Phase::Spawning { abort, .. }, "aborted") => *abort = Some(Duration::from_secs(10)),
         (Phase::Spawning { abort, .. }, "killed") => *abort = Some(Duration::ZERO),
+        (Phase::Waiting { until, .. }, "held") => *until = None,
         (Phase::Up { readiness, .. }, "awaited") => {
             let deadline = Some(BEFORE + Duration::from_secs(30));
             *readiness = Readiness::Awaiting { deadline };
@@ -133,6 +138,8 @@ fn cause_of(word: &str) -> Option<StopCause> {
         "not ready in time" => StopCause::NotReadyInTime,
         "start timed out" => StopCause::StartTimedOut,
         "owner died" => StopCause::OwnerDied,
+        "for its group" => StopCause::Group,
+        "group gave up" => StopCause::GroupGaveUp,
         _ => return None,
     })
 }
@@ -162,7 +169,7 @@ fn phase(word: &str) -> Option<Phase> {
             sight: Sight::Live,
         },
         "waiting" => Phase::Waiting {
-            until: NOW,
+            until: Some(NOW),
             attempt: 1,
             after: Box::new(DownReason::Crashed(ExitStatus::Code(1))),
         },
@@ -235,6 +242,13 @@ fn report(word: &str, inside: &str) -> ChildEvent {
         "SightLost" => ChildEvent::SightLost,
         "SightRegained" => ChildEvent::SightRegained,
         "OwnerDied" => ChildEvent::OwnerDied,
+        "Held" => ChildEvent::Held,
+        "Released" => ChildEvent::Released {
+            after: Duration::from_secs(inside.parse().expect("seconds")),
+        },
+        "GivenUp" => ChildEvent::GivenUp {
+            own: (inside == "own").then_some((3, Duration::from_secs(60))),
+        },
         "Deadline" => ChildEvent::Deadline(timer(inside)),
         _ => panic!("what is {word:?}?"),
     }

@@ -26,6 +26,7 @@ pub fn next(before: &Child, decision: &Decision) -> String {
     }
     if child.history != before.history {
         said += match (child.history.at.is_empty(), child.history.total) {
+            (true, total) if total > before.history.total => ", counted by its group",
             (true, _) => ", history forgotten",
             (false, _) => ", counted",
         };
@@ -70,6 +71,7 @@ fn phase(phase: &Phase) -> String {
                 seen(*sight)
             )
         }
+        Phase::Waiting { until: None, .. } => "Waiting(held)".to_owned(),
         Phase::Waiting { attempt, .. } => format!("Waiting(attempt {attempt})"),
     }
 }
@@ -145,10 +147,10 @@ Reading it: every child here is of incarnation 7 and temporary, with the default
 deadline 60 s, proof of death 5 s, five restarts in ten minutes), unless its words say otherwise. “Quoted” effects are
 notices; times are from now. *stale*: about something that is over, counted and dropped. *unexpected*: nothing that
 works as promised sends it here. Numbers are those of the design, letters mark guards; *x* is a report that changes
-nothing.
+nothing. Rows with G are those of a member of a group: `held`, `released` and `given up` are its group's word.
 
 Order of notices within one incarnation: starting < running < ready, not ready, settled < stopping < killing < stuck <
-exited < down or backoff. `exited` comes exactly once for every `running`; a start that failed says `start failed`
+exited < held < down or backoff. `exited` comes exactly once for every `running`; a start that failed says `start failed`
 instead. A child that lost the race with its own start deadline is never called running, but its end is told. When the next incarnation follows at once, its `starting` takes the place of `down` or `backoff`. In such a
 decision everything before `starting` is about the incarnation before (`Decision::addressed`).
 

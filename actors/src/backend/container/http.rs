@@ -4,6 +4,7 @@
 //! closed. Never: retries, follows, or keeps a connection.
 
 use super::fault::{EngineFault, EngineFaultKind};
+use super::service::{Service, ServiceOrder};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -11,7 +12,8 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
@@ -21,9 +23,16 @@ const MAX_ANSWER: usize = 8 << 20;
 const MAX_REFUSAL: usize = 16 << 10;
 
 /// Where an engine listens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Wire {
-    socket: PathBuf,
+    place: Arc<Place>,
+}
+
+struct Place {
+    sockets: Vec<PathBuf>,
+    service: Option<Service>,
+    /// The socket that answered first: containers are where they were made.
+    chosen: OnceLock<PathBuf>,
 }
 
 /// An answer that was read whole.
@@ -112,9 +121,55 @@ impl Coming {
 }
 
 impl Wire {
-    pub fn new(socket: &Path) -> Self {
+    /// The first of these sockets that can be connected to, and from then on only that; a service to start where none
+    /// of them can.
+    pub fn new(sockets: Vec<PathBuf>, service: Option<ServiceOrder>) -> Self {
         Wire {
-            socket: socket.to_owned(),
+            place: Arc::new(Place {
+                sockets,
+                service: service.map(Service::new),
+                chosen: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// A connection, for a client that speaks for itself.
+    pub async fn connect(&self) -> Result<UnixStream, EngineFault> {
+        let Place {
+            sockets,
+            service,
+            chosen,
+        } = &*self.place;
+        let mut why = EngineFault::new(EngineFaultKind::Unreachable, "no place to look for it");
+        let own = service.as_ref().map(Service::socket);
+        let tried = match chosen.get() {
+            Some(chosen) if own == Some(chosen) => &[],
+            Some(chosen) => std::slice::from_ref(chosen),
+            None => sockets.as_slice(),
+        };
+        for socket in tried {
+            match UnixStream::connect(socket).await {
+                Ok(stream) => {
+                    let _ = chosen.set(socket.clone());
+                    return Ok(stream);
+                }
+                Err(e) => {
+                    let doing = format!("reach the engine at {}", socket.display());
+                    let fault = EngineFault::of_io(&doing, &e);
+                    // That a socket is there and closed to this user says more than that another is missing.
+                    if why.kind != EngineFaultKind::Denied {
+                        why = fault;
+                    }
+                }
+            }
+        }
+        match service {
+            Some(service) if chosen.get().is_none_or(|c| own == Some(c)) => {
+                let stream = service.connect().await?;
+                let _ = chosen.set(service.socket().clone());
+                Ok(stream)
+            }
+            _ => Err(why),
         }
     }
 
@@ -167,10 +222,7 @@ impl Wire {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, JoinSet<()>), EngineFault> {
-        let doing = || format!("reach the engine at {}", self.socket.display());
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| EngineFault::of_io(&doing(), &e))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(256 << 10)
             .handshake(TokioIo::new(stream))

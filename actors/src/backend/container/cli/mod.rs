@@ -22,12 +22,13 @@ use lair_supervision::ExitStatus;
 use program::{Flavour, Program, keep};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
+use tokio::sync::OnceCell;
 
 /// Between two looks at a container that is being started.
 const LOOK: Duration = Duration::from_millis(40);
@@ -40,38 +41,64 @@ const LAST_BYTES: Duration = Duration::from_secs(10);
 
 /// An engine by its command.
 #[derive(Clone)]
-pub struct Cli {
+pub struct Cli(Arc<Inner>);
+
+struct Inner {
+    programs: Vec<Program>,
+    /// The first that answered: containers are where they were made.
+    chosen: OnceCell<One>,
+    /// Write ends of containers that are attached to and not started.
+    feeds: Mutex<HashMap<String, Feed>>,
+}
+
+/// The command that is used.
+struct One {
     program: Program,
     follower: Follower,
-    /// Write ends of containers that are attached to and not started.
-    feeds: Arc<Mutex<HashMap<String, Feed>>>,
 }
 
 impl Cli {
-    /// Runs this program; its name says which of them it is.
+    /// Uses the first of these programs that finds its engine; a program's name says which it is.
     #[must_use]
-    pub fn of(program: &Path) -> Self {
-        let program = Program::new(program);
-        Cli {
-            follower: Follower::new(program.clone()),
-            program,
-            feeds: Arc::default(),
-        }
+    pub fn of(programs: &[PathBuf]) -> Self {
+        Cli(Arc::new(Inner {
+            programs: programs.iter().map(|path| Program::new(path)).collect(),
+            chosen: OnceCell::new(),
+            feeds: Mutex::default(),
+        }))
     }
 
-    /// The program.
-    #[must_use]
-    pub fn program(&self) -> &PathBuf {
-        &self.program.path
+    async fn one(&self) -> Result<&One, EngineFault> {
+        let choose = || async {
+            let none = "there is no command to run containers by: podman, docker, nerdctl";
+            let mut why = EngineFault::new(EngineFaultKind::Unreachable, none);
+            for program in &self.0.programs {
+                match info_of(program).await {
+                    Ok(_) => {
+                        return Ok(One {
+                            follower: Follower::new(program.clone()),
+                            program: program.clone(),
+                        });
+                    }
+                    Err(fault) => why = fault,
+                }
+            }
+            Err(why)
+        };
+        self.0.chosen.get_or_try_init(choose).await
+    }
+
+    async fn program(&self) -> Result<&Program, EngineFault> {
+        self.one().await.map(|one| &one.program)
     }
 
     fn feeds(&self) -> std::sync::MutexGuard<'_, HashMap<String, Feed>> {
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn facts(&self, id: &str) -> Result<Option<ContainerFacts>, EngineFault> {
         let args = ["container", "inspect", id];
-        match self.program.ask(&args).await {
+        match self.program().await?.ask(&args).await {
             Ok(answer) => told::container(&told::only(&answer)?).map(Some),
             Err(fault) if fault.kind == EngineFaultKind::NoSuchContainer => Ok(None),
             Err(fault) => Err(fault),
@@ -80,7 +107,7 @@ impl Cli {
 
     /// A verb on one container, for which "there is none" and "it does not run" are fine.
     async fn act(&self, args: &[&str]) -> Result<(), EngineFault> {
-        match self.program.ask(args).await {
+        match self.program().await?.ask(args).await {
             Err(fault) if !is_over(&fault) => Err(fault),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -96,6 +123,19 @@ fn is_over(fault: &EngineFault) -> bool {
         || says("not paused")
 }
 
+async fn info_of(program: &Program) -> Result<EngineInfo, EngineFault> {
+    // Docker's fails where the daemon is away, and prints what it knows all the same.
+    let done = program
+        .run(&["info", "--format", "{{json .}}"], None)
+        .await?;
+    match done.status.success() || !done.out.trim_ascii().is_empty() {
+        true => told::info(&done.out),
+        false => done
+            .good(EngineFaultKind::Refused)
+            .and_then(|out| told::info(&out)),
+    }
+}
+
 impl Engine for Cli {
     fn name(&self) -> &'static str {
         "cli"
@@ -103,32 +143,20 @@ impl Engine for Cli {
 
     fn info(&self) -> Answer<EngineInfo> {
         let me = self.clone();
-        Box::pin(async move {
-            // Docker's fails where the daemon is away, and prints what it knows all the same.
-            let done = me
-                .program
-                .run(&["info", "--format", "{{json .}}"], None)
-                .await?;
-            match done.status.success() || !done.out.trim_ascii().is_empty() {
-                true => told::info(&done.out),
-                false => done
-                    .good(EngineFaultKind::Refused)
-                    .and_then(|out| told::info(&out)),
-            }
-        })
+        Box::pin(async move { info_of(me.program().await?).await })
     }
 
     fn ping(&self) -> Answer<()> {
         let me = self.clone();
         Box::pin(async move {
             // Podman has no daemon that could be away.
-            if me.program.flavour == Flavour::Podman {
-                let there = me.program.path.metadata();
+            if me.program().await?.flavour == Flavour::Podman {
+                let there = me.program().await?.path.metadata();
                 let gone = |e| EngineFault::of_io("find podman", &e);
                 return there.map(|_| ()).map_err(gone);
             }
             let args = ["version", "--format", "{{.Server.Version}}"];
-            me.program.ask(&args).await.map(|_| ())
+            me.program().await?.ask(&args).await.map(|_| ())
         })
     }
 
@@ -136,7 +164,7 @@ impl Engine for Cli {
         let (me, image) = (self.clone(), image.to_owned());
         Box::pin(async move {
             let args = ["image", "inspect", &image];
-            match me.program.ask(&args).await {
+            match me.program().await?.ask(&args).await {
                 Ok(answer) => told::image(&answer).map(Some),
                 Err(fault) if fault.kind == EngineFaultKind::NoSuchImage => Ok(None),
                 Err(fault) => Err(fault),
@@ -148,7 +176,10 @@ impl Engine for Cli {
         let (me, image) = (self.clone(), image.to_owned());
         Box::pin(async move {
             let (out, err) = (Stdio::piped(), Stdio::piped());
-            let mut child = me.program.spawn(["pull", &image], out, err, false)?;
+            let mut child = me
+                .program()
+                .await?
+                .spawn(["pull", &image], out, err, false)?;
             let (out, err) = (child.stdout.take(), child.stderr.take());
             let (_, words) = tokio::join!(tell(out, &progress), tell(err, &progress));
             match child.wait().await {
@@ -161,9 +192,9 @@ impl Engine for Cli {
     fn create(&self, spec: Arc<CreateSpec>) -> Answer<String> {
         let me = self.clone();
         Box::pin(async move {
-            let (args, env) = ask::create(&spec, me.program.flavour)?;
+            let (args, env) = ask::create(&spec, me.program().await?.flavour)?;
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            let done = me.program.run(&args, Some(&env)).await?;
+            let done = me.program().await?.run(&args, Some(&env)).await?;
             let out = done.good(EngineFaultKind::Refused)?;
             let out = String::from_utf8_lossy(&out);
             match out.lines().map(str::trim).rfind(|l| is_id(l)) {
@@ -192,7 +223,7 @@ impl Engine for Cli {
             let feed = me.feeds().remove(&id);
             match feed {
                 Some(feed) => me.start_attached(&id, feed).await,
-                None => me.program.ask(&["start", &id]).await.map(|_| ()),
+                None => me.program().await?.ask(&["start", &id]).await.map(|_| ()),
             }
         })
     }
@@ -213,7 +244,7 @@ impl Engine for Cli {
     fn wait(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            let mut deaths = me.follower.listen();
+            let mut deaths = me.one().await?.follower.listen();
             // The follower may have begun to listen too late for the first ones.
             let mut patience = LOOK * 4;
             loop {
@@ -239,7 +270,7 @@ impl Engine for Cli {
         Box::pin(async move {
             me.feeds().remove(&id);
             let mut args = vec!["rm", "--force", "--volumes"];
-            if me.program.flavour == Flavour::Podman {
+            if me.program().await?.flavour == Flavour::Podman {
                 // It would first ask to stop, for ten seconds.
                 args.push("--time=0");
             }
@@ -264,7 +295,7 @@ impl Engine for Cli {
                 .collect();
             let mut args = vec!["ps", "--all", "--quiet", "--no-trunc"];
             args.extend(filters.iter().map(String::as_str));
-            let ids = me.program.ask(&args).await?;
+            let ids = me.program().await?.ask(&args).await?;
             let ids = String::from_utf8_lossy(&ids);
             let mut args = vec!["container", "inspect"];
             args.extend(ids.lines().map(str::trim).filter(|id| !id.is_empty()));
@@ -272,7 +303,7 @@ impl Engine for Cli {
                 return Ok(Vec::new());
             }
             // One that went away meanwhile makes the command fail, and the others are printed all the same.
-            let done = me.program.run(&args, None).await?;
+            let done = me.program().await?.run(&args, None).await?;
             match done.out.trim_ascii().is_empty() {
                 true => done.good(EngineFaultKind::Refused).map(|_| Vec::new()),
                 false => told::listed(&done.out),
@@ -306,7 +337,7 @@ impl Engine for Cli {
 
     fn pause(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
-        Box::pin(async move { me.program.ask(&["pause", &id]).await.map(|_| ()) })
+        Box::pin(async move { me.program().await?.ask(&["pause", &id]).await.map(|_| ()) })
     }
 
     fn unpause(&self, id: &str) -> Answer<()> {
@@ -321,7 +352,8 @@ impl Engine for Cli {
             let args = ["logs"].into_iter().chain(since.as_deref());
             let (out, err) = (Stdio::piped(), Stdio::piped());
             let child = me
-                .program
+                .program()
+                .await?
                 .spawn(args.chain([id.as_str()]), out, err, false)?;
             let (feed, streams) = Feed::new()?;
             tokio::spawn(hand_on(child, feed, Vec::new()));
@@ -336,7 +368,8 @@ impl Cli {
     async fn start_attached(&self, id: &str, feed: Feed) -> Result<(), EngineFault> {
         let args = ["start", "--attach", id];
         let mut child = self
-            .program
+            .program()
+            .await?
             .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
         let mut err = child.stderr.take();
         let mut held = Vec::new();
@@ -351,7 +384,7 @@ impl Cli {
             let words = String::from_utf8_lossy(&held);
             return Err(program::fault(&words, EngineFaultKind::Refused));
         }
-        let (follower, id) = (self.follower.clone(), id.to_owned());
+        let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
         tokio::spawn(async move {
             hand_on(child, feed, held).await;
             follower.wake(&id);
@@ -417,7 +450,8 @@ impl Cli {
         let args = ["exec".to_owned(), "--env".to_owned(), marker, id.to_owned()];
         let args = args.into_iter().chain(argv);
         let mut child = self
-            .program
+            .program()
+            .await?
             .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let (mut output, words) = tokio::join!(keep(out, KEPT), keep(err, KEPT));

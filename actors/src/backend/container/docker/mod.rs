@@ -34,29 +34,27 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Docker {
     wire: Wire,
-    api: bollard::Docker,
-    socket: PathBuf,
+    /// Or why there is no client, which every question then gets as its answer.
+    api: Result<bollard::Docker, EngineFault>,
 }
 
 impl Docker {
     /// Speaks to the daemon on this socket; connects at each question.
-    ///
-    /// # Errors
-    /// When the client can't be made.
-    pub fn at(socket: &Path) -> Result<Self, EngineFault> {
-        let api =
-            transport::client(socket).map_err(|e| told::fault(&e, EngineFaultKind::Refused))?;
-        Ok(Docker {
-            wire: Wire::new(socket),
-            api,
-            socket: socket.to_owned(),
-        })
+    #[must_use]
+    pub fn at(socket: &Path) -> Self {
+        Docker::anywhere(vec![socket.to_owned()])
     }
 
-    /// Its socket.
+    /// Speaks to the first of these sockets that listens, and from then on only to that.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn anywhere(sockets: Vec<PathBuf>) -> Self {
+        let wire = Wire::new(sockets, None);
+        let api = transport::client(wire.clone()).map_err(refused);
+        Docker { wire, api }
+    }
+
+    fn api(&self) -> Result<&bollard::Docker, EngineFault> {
+        self.api.as_ref().map_err(Clone::clone)
     }
 }
 
@@ -87,18 +85,18 @@ impl Engine for Docker {
 
     fn info(&self) -> Answer<EngineInfo> {
         let me = self.clone();
-        Box::pin(async move { me.api.info().await.map(told::info).map_err(refused) })
+        Box::pin(async move { me.api()?.info().await.map(told::info).map_err(refused) })
     }
 
     fn ping(&self) -> Answer<()> {
         let me = self.clone();
-        Box::pin(async move { me.api.ping().await.map(|_| ()).map_err(refused) })
+        Box::pin(async move { me.api()?.ping().await.map(|_| ()).map_err(refused) })
     }
 
     fn find_image(&self, image: &str) -> Answer<Option<ImageFacts>> {
         let (me, image) = (self.clone(), image.to_owned());
         Box::pin(async move {
-            match me.api.inspect_image(&image).await {
+            match me.api()?.inspect_image(&image).await {
                 Ok(facts) => Ok(Some(told::image(facts))),
                 Err(e) if status(&e) == Some(404) => Ok(None),
                 Err(e) => Err(refused(e)),
@@ -127,7 +125,7 @@ impl Engine for Docker {
                 ..Default::default()
             };
             let body = ask::create(&spec);
-            match me.api.create_container(Some(options), body).await {
+            match me.api()?.create_container(Some(options), body).await {
                 Ok(made) if made.id.is_empty() => Err(EngineFault::new(
                     EngineFaultKind::Nonsense,
                     "it made something without an id",
@@ -164,7 +162,7 @@ impl Engine for Docker {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let none = None::<query::StartContainerOptions>;
-            me.api.start_container(&id, none).await.map_err(refused)
+            me.api()?.start_container(&id, none).await.map_err(refused)
         })
     }
 
@@ -174,7 +172,7 @@ impl Engine for Docker {
             let options = query::KillContainerOptions {
                 signal: signal.to_string(),
             };
-            gone_is_fine(me.api.kill_container(&id, Some(options)).await)
+            gone_is_fine(me.api()?.kill_container(&id, Some(options)).await)
         })
     }
 
@@ -182,7 +180,7 @@ impl Engine for Docker {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let none = None::<query::InspectContainerOptions>;
-            match me.api.inspect_container(&id, none).await {
+            match me.api()?.inspect_container(&id, none).await {
                 Ok(facts) => told::container(facts).map(Some),
                 Err(e) if status(&e) == Some(404) => Ok(None),
                 Err(e) => Err(refused(e)),
@@ -205,11 +203,11 @@ impl Engine for Docker {
     fn remove(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            match me.remove_now(&id).await {
+            match me.remove_now(&id).await? {
                 // One that is frozen can't be killed.
                 Err(e) if status(&e) == Some(409) && e.to_string().contains("paused") => {
-                    me.api.unpause_container(&id).await.map_err(refused)?;
-                    gone_is_fine(me.remove_now(&id).await)
+                    me.api()?.unpause_container(&id).await.map_err(refused)?;
+                    gone_is_fine(me.remove_now(&id).await?)
                 }
                 done => gone_is_fine(done),
             }
@@ -225,7 +223,7 @@ impl Engine for Docker {
                 filters: Some(HashMap::from([("label".to_owned(), wanted)])),
                 ..Default::default()
             };
-            let lines = me.api.list_containers(Some(options)).await;
+            let lines = me.api()?.list_containers(Some(options)).await;
             let lines = lines.map_err(refused)?;
             Ok(lines.into_iter().filter_map(told::listed).collect())
         })
@@ -261,13 +259,13 @@ impl Engine for Docker {
 
     fn pause(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
-        Box::pin(async move { me.api.pause_container(&id).await.map_err(refused) })
+        Box::pin(async move { me.api()?.pause_container(&id).await.map_err(refused) })
     }
 
     fn unpause(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            match me.api.unpause_container(&id).await {
+            match me.api()?.unpause_container(&id).await {
                 Err(e) if e.to_string().contains("not paused") => Ok(()),
                 done => gone_is_fine(done),
             }
@@ -296,13 +294,13 @@ impl Engine for Docker {
 }
 
 impl Docker {
-    async fn remove_now(&self, id: &str) -> Result<(), Error> {
+    async fn remove_now(&self, id: &str) -> Result<Result<(), Error>, EngineFault> {
         let options = query::RemoveContainerOptions {
             force: true,
             v: true,
             link: false,
         };
-        self.api.remove_container(id, Some(options)).await
+        Ok(self.api()?.remove_container(id, Some(options)).await)
     }
 
     async fn exec_now(
@@ -318,7 +316,12 @@ impl Docker {
             attach_stderr: Some(true),
             ..ExecConfig::default()
         };
-        let session = self.api.create_exec(id, config).await.map_err(refused)?.id;
+        let session = self
+            .api()?
+            .create_exec(id, config)
+            .await
+            .map_err(refused)?
+            .id;
         let path = format!("/exec/{}/start", escape(&session));
         let how = json!({ "Detach": false, "Tty": false });
         let (source, _connection) = self.wire.hijack(&path, Some(how)).await?;
@@ -347,7 +350,7 @@ impl Docker {
         loop {
             // The caller's deadline is above this; a timeout of nothing is a pause.
             let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
-            let facts = self.api.inspect_exec(session).await.map_err(refused)?;
+            let facts = self.api()?.inspect_exec(session).await.map_err(refused)?;
             if let (Some(code), false) = (facts.exit_code, facts.running.unwrap_or(false)) {
                 return Ok(code);
             }

@@ -29,7 +29,12 @@ pub(super) fn fault(e: &Error, otherwise: EngineFaultKind) -> EngineFault {
         Error::DockerResponseServerError { message, .. } => {
             EngineFault::of_words(message, otherwise)
         }
-        Error::IOError { err } => EngineFault::of_io("reach the engine", err),
+        Error::IOError { err } => {
+            let inner = err.get_ref().and_then(|e| e.downcast_ref::<EngineFault>());
+            inner
+                .cloned()
+                .unwrap_or_else(|| EngineFault::of_io("reach the engine", err))
+        }
         Error::HyperResponseError { err } => broken(err),
         Error::RequestTimeoutError => {
             EngineFault::new(EngineFaultKind::TimedOut, "it did not answer")

@@ -3,6 +3,7 @@
 //! Owns: nothing between two requests. Promises: an answer without an end costs a bounded number of bytes, because the client above
 //! collects whole bodies. Never: carries a stream; those have [`super::super::http`].
 
+use crate::backend::container::http::Wire;
 use bollard::BollardRequest;
 use bollard::errors::Error;
 use hyper::body::Incoming;
@@ -11,7 +12,6 @@ use hyper::header::HOST;
 use hyper::{Response, Uri};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,10 +20,9 @@ use tokio::net::UnixStream;
 /// Bytes of an answer, head and all. The longest honest one is a list of all containers.
 pub(super) const MAX_ANSWER: usize = 8 << 20;
 
-/// A client whose every request has a connection of its own to this socket.
-pub(super) fn client(socket: &Path) -> Result<bollard::Docker, Error> {
-    let socket = socket.to_owned();
-    let transport = move |request: BollardRequest| send(socket.clone(), request);
+/// A client whose every request has a connection of its own.
+pub(super) fn client(wire: Wire) -> Result<bollard::Docker, Error> {
+    let transport = move |request: BollardRequest| send(wire.clone(), request);
     // The backend above puts a deadline on every question; this one only has to be longer.
     let timeout = 3600;
     let at = Some("http://engine");
@@ -35,9 +34,11 @@ pub(super) fn client(socket: &Path) -> Result<bollard::Docker, Error> {
     )
 }
 
-async fn send(socket: PathBuf, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
+async fn send(wire: Wire, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
+    // As it is: `told::fault` takes it out again.
+    let inner = wire.connect().await.map_err(io::Error::other)?;
     let stream = Bounded {
-        inner: UnixStream::connect(&socket).await?,
+        inner,
         left: MAX_ANSWER,
     };
     let path = request.uri().path_and_query().cloned();

@@ -11,8 +11,10 @@ use super::engine::{
     Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
-use super::feed::{Feed, Stream};
-use super::http::{Coming, Reply, Wire, escape};
+use super::feed::Feed;
+use super::http::{Reply, Wire, escape};
+use super::service::ServiceOrder;
+use super::streams;
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use hyper::{Method, StatusCode};
 use lair_supervision::ExitStatus;
@@ -21,34 +23,27 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-
-/// Output of a command that is kept; the rest is read and dropped.
-const KEPT: usize = 64 << 10;
-/// Longest line of a pull's progress.
-const MAX_LINE: usize = 64 << 10;
 
 /// One Podman service.
 #[derive(Clone)]
 pub struct Podman {
     wire: Wire,
-    socket: PathBuf,
 }
 
 impl Podman {
     /// Speaks to the service on this socket; connects at each question.
     #[must_use]
     pub fn at(socket: &Path) -> Self {
-        Podman {
-            wire: Wire::new(socket),
-            socket: socket.to_owned(),
-        }
+        Podman::anywhere(vec![socket.to_owned()], None)
     }
 
-    /// Its socket.
+    /// Speaks to the first of these sockets that listens, and from then on only to that; starts a service of its own
+    /// where none does.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn anywhere(sockets: Vec<PathBuf>, service: Option<ServiceOrder>) -> Self {
+        Podman {
+            wire: Wire::new(sockets, service),
+        }
     }
 
     async fn get(&self, path: &str) -> Result<Reply, EngineFault> {
@@ -65,7 +60,16 @@ impl Podman {
         let reply = self.post(&path).await?;
         match (reply.status, gone) {
             (StatusCode::NOT_FOUND | StatusCode::CONFLICT, Gone::IsFine) => Ok(()),
-            _ => reply.good(EngineFaultKind::Refused).map(|_| ()),
+            (_, gone) => match reply.good(EngineFaultKind::Refused) {
+                // On its way down, or not frozen: libpod has one phrase for both, and the status of a failure.
+                Err(fault)
+                    if matches!(gone, Gone::IsFine)
+                        && fault.reason.contains("container state improper") =>
+                {
+                    Ok(())
+                }
+                done => done.map(|_| ()),
+            },
         }
     }
 }
@@ -126,7 +130,7 @@ impl Engine for Podman {
                 let reply = coming.whole().await?;
                 return Err(reply.refusal(EngineFaultKind::PullFailed));
             }
-            follow_pull(coming, &progress).await
+            streams::lines(coming, |line| told::pulled(line, &progress)).await
         })
     }
 
@@ -265,7 +269,7 @@ impl Engine for Podman {
                 return Err(coming.whole().await?.refusal(EngineFaultKind::Refused));
             }
             let (feed, streams) = Feed::new()?;
-            tokio::spawn(hand_on(coming, feed));
+            tokio::spawn(streams::hand_on(coming, feed));
             Ok(streams)
         })
     }
@@ -286,7 +290,8 @@ impl Podman {
         let path = url(&format!("/exec/{}/start", escape(&session)));
         let how = json!({ "Detach": false, "Tty": false });
         let (source, _connection) = self.wire.hijack(&path, Some(how)).await?;
-        let output = read_frames(source).await?;
+        let mut output = Vec::new();
+        streams::first_bytes(source, &mut output).await?;
         let reply = self
             .get(&format!("/exec/{}/json", escape(&session)))
             .await?;
@@ -300,67 +305,4 @@ impl Podman {
         let status = i32::try_from(code).map_or(ExitStatus::Unknown, ExitStatus::Code);
         Ok(CommandOutcome::Ended { status, output })
     }
-}
-
-/// The first bytes of both streams in the order in which they came; reads to the end.
-async fn read_frames<R: tokio::io::AsyncRead + Unpin>(
-    mut source: R,
-) -> Result<Vec<u8>, EngineFault> {
-    let (mut kept, mut header, mut buffer) = (Vec::new(), [0; 8], [0; 4096]);
-    while source.read_exact(&mut header).await.is_ok() {
-        let mut left = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        if header[0] > 3 {
-            let what = "a frame of its output belongs to no stream";
-            return Err(EngineFault::new(EngineFaultKind::Nonsense, what));
-        }
-        while left > 0 {
-            let most = left.min(buffer.len());
-            match source.read(&mut buffer[..most]).await {
-                Ok(0) | Err(_) => return Ok(kept),
-                Ok(n) => {
-                    let room = KEPT.saturating_sub(kept.len()).min(n);
-                    kept.extend_from_slice(&buffer[..room]);
-                    left -= n;
-                }
-            }
-        }
-    }
-    Ok(kept)
-}
-
-/// Hands a framed HTTP body on as it comes.
-async fn hand_on(mut coming: Coming, mut feed: Feed) {
-    let (mut reader, mut writer) = tokio::io::duplex(KEPT);
-    let copy = async move {
-        while let Ok(Some(data)) = coming.next().await {
-            if tokio::io::AsyncWriteExt::write_all(&mut writer, &data)
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-    };
-    feed.write(Stream::Out, &[]).await;
-    let (_, _) = tokio::join!(copy, feed.frames(&mut reader));
-}
-
-/// One JSON object a line; the last word is either an id or an error, both under a status of 200.
-async fn follow_pull(mut coming: Coming, progress: &Progress) -> Result<(), EngineFault> {
-    let mut rest = Vec::new();
-    while let Some(data) = coming.next().await? {
-        rest.extend_from_slice(&data);
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            told::pulled(&line, progress)?;
-        }
-        if rest.len() > MAX_LINE {
-            let what = "a line of its progress has no end";
-            return Err(EngineFault::new(EngineFaultKind::Nonsense, what));
-        }
-    }
-    if rest.iter().any(|b| !b.is_ascii_whitespace()) {
-        told::pulled(&rest, progress)?;
-    }
-    Ok(())
 }
