@@ -158,7 +158,7 @@ fn complaint(words: &str) -> &str {
     let starts = |l: &&str| l.trim_start().starts_with("Error");
     let errors = |l: &&str| l.to_ascii_lowercase().contains("error");
     let first = lines().find(starts).or_else(|| lines().find(errors));
-    let line = first.or_else(|| lines().last()).unwrap_or("").trim();
+    let line = first.or_else(|| lines().next_back()).unwrap_or("").trim();
     let prefixes = ["Error response from daemon: ", "Error: "];
     prefixes
         .iter()
