@@ -10,6 +10,7 @@ pub mod bridge;
 #[doc(hidden)]
 pub mod cli;
 pub mod client;
+mod containers;
 mod doctor;
 mod folders;
 pub mod handle;

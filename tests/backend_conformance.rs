@@ -271,7 +271,7 @@ impl Harness for Sim {
         let backend = SimBackend::new(clock.clone());
         let backends = Backends {
             native: Some(backend.clone()),
-            container: None,
+            container: std::collections::BTreeMap::new(),
         };
         let lair = Lair::start_with(story, |o| o.simulated = Some((clock, backends))).await;
         Sim { lair, backend }

@@ -5,6 +5,7 @@
     reason = "fields are explained by the sentence of their message"
 )]
 
+use crate::backend::container::News;
 use crate::backend::{ChildExit, ChildHandle, ReadySource};
 use crate::fault::Fault;
 use crate::pump::StreamStats;
@@ -103,6 +104,8 @@ pub enum RootMsg {
     },
     /// The drain's own deadline.
     DrainDeadline,
+    /// From a container backend: something happened beside the module's life.
+    News { id: ChildId, inc: u64, news: News },
 }
 
 /// Answer to [`RootMsg::Load`].
@@ -151,6 +154,8 @@ pub enum ModuleReport {
         status: ExitStatus,
         evidence: ExitEvidence,
     },
+    /// It can be observed again, or no more.
+    Sight(bool),
 }
 
 impl ModuleReport {
@@ -208,6 +213,8 @@ pub enum ModuleMsg {
     Kill,
     /// From the watcher: it ended.
     Exited(ChildExit),
+    /// From the backend: it can be observed again, or no more.
+    Sight(bool),
     /// From the log actor: its output is in the files.
     Drained { dropped: u64 },
     /// Test seam.

@@ -205,6 +205,16 @@ impl RuntimeConfig {
         self.podman_enabled.unwrap_or(self.docker_enabled)
     }
 
+    /// Whether the engine of this name (`podman`, `docker`, `cli`) may be used; a docker-compatible command counts as
+    /// Docker.
+    #[must_use]
+    pub fn engine_enabled(&self, name: &str) -> bool {
+        match name {
+            "podman" => self.podman(),
+            _ => self.docker_enabled,
+        }
+    }
+
     /// The folders of this configuration for a user.
     #[must_use]
     pub fn dirs(&self, env: &BTreeMap<String, String>, uid: u32) -> Dirs {

@@ -72,6 +72,9 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
         NoticeKind::LimitNotEnforced { .. } => "module.limit_not_enforced",
         NoticeKind::ModeFallback { .. } => "module.mode_fallback",
+        NoticeKind::Pulling { .. } => "module.pulling",
+        NoticeKind::Reclaimed { .. } => "module.reclaimed",
+        NoticeKind::Differs { .. } => "module.differs",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
     }
@@ -110,6 +113,9 @@ fn details(kind: &NoticeKind) -> Value {
             reason,
         } => json!({ "limit": limit, "asked": asked, "reason": reason }),
         NoticeKind::ModeFallback { reason } => json!({ "reason": reason }),
+        NoticeKind::Pulling { progress } => json!({ "progress": progress }),
+        NoticeKind::Reclaimed { what } => json!({ "what": what }),
+        NoticeKind::Differs { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
         NoticeKind::GroupRestart { group, members } => {
             json!({ "group": group, "members": members })

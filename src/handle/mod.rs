@@ -12,6 +12,7 @@ pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
+use lair_actors::backend::container::find::Engines;
 use lair_actors::backend::native::NativeBackend;
 use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     pub gpus: Arc<GpuDesk>,
     /// What the account is told of the machine.
     pub meter: Meter,
+    /// The container engines.
+    pub engines: Arc<Engines>,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -523,6 +526,11 @@ impl RuntimeHandle {
                 }
             }
         });
+    }
+
+    /// The container engines.
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
+        &self.inner.engines
     }
 
     /// The log pump, for those who must know that it is quiet.

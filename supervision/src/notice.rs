@@ -127,6 +127,21 @@ pub enum NoticeKind {
         /// The explanation's last line.
         reason: String,
     },
+    /// Its image is being fetched.
+    Pulling {
+        /// One line of the engine's progress.
+        progress: String,
+    },
+    /// Something of an earlier life was in the way and was removed.
+    Reclaimed {
+        /// What.
+        what: String,
+    },
+    /// What was asked for and what the engine says is in force differ.
+    Differs {
+        /// One sentence each.
+        what: Vec<String>,
+    },
     /// A fault was injected.
     Injected {
         /// What.
