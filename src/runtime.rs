@@ -9,15 +9,18 @@ use crate::handle::{Inner, RuntimeHandle};
 use crate::resume::{Machine, Past};
 use lair_actors::backend::Backend;
 use lair_actors::clock::{Clock, SystemClock};
+use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
-use lair_actors::facts::{self, GpuReader, Sampler};
+use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
 use lair_actors::root::{Backends, RootActor, RootArgs};
 use lair_actors::view::Board;
 use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
+use lair_manifests::resources::MemorySize;
 use lair_supervision::Origin;
+use lair_supervision::account::Rules;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
@@ -166,6 +169,7 @@ impl Runtime {
             Some(_) => None,
             None => Some(Lock::take(&options.folders.run)?),
         };
+        let simulated = options.simulated.is_some();
         let (clock, backends, machine) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None),
             None => {
@@ -182,15 +186,29 @@ impl Runtime {
             Some(machine) => (Some(machine.native), machine.desk, machine.past),
             None => (None, None, Past::default()),
         };
-        let events = EventLog::after(past.remembered.newest, KEPT);
+        let events = Arc::new(EventLog::after(past.remembered.newest, KEPT));
+        let meter = Meter {
+            board: Arc::new(Board::default()),
+            sampler: Sampler::new(clock.clone()),
+            gpus: GpuDesk::new(clock.clone(), &options.config.gpu.nvml),
+            simulated,
+        };
+        let archive = Archive::new(ArchiveOptions {
+            clock: clock.clone(),
+            sampler: meter.sampler.clone(),
+            gpus: meter.gpus.clone(),
+            events: events.clone(),
+            log_dir: options.folders.logs.clone(),
+            rules: options.folders.config.join("rules"),
+        });
         let inner = Inner {
             root: OnceLock::new(),
-            board: Arc::new(Board::default()),
-            events: Arc::new(events),
-            sampler: Sampler::new(clock.clone()),
+            board: meter.board.clone(),
+            events,
+            sampler: meter.sampler.clone(),
+            archive,
             pump: Arc::new(OnceLock::new()),
             clock,
-            config: options.config,
             folders: options.folders,
             foreground: options.foreground,
             ignored: past.remembered.ignored.clone(),
@@ -199,9 +217,13 @@ impl Runtime {
             memory_total: facts::host().memory_total,
             cgroups: native.as_ref().map(|native| native.cgroups().clone()),
             native,
-            gpus: GpuReader::new(None),
+            rules: rules(&options.config),
+            gpus: meter.gpus.clone(),
+            meter,
+            config: options.config,
             lock: Mutex::new(lock),
         };
+        let real = inner.native.is_some();
         let args = RootArgs {
             clock: inner.clock.clone(),
             events: inner.events.clone(),
@@ -210,7 +232,11 @@ impl Runtime {
             pump: inner.pump.clone(),
             backends,
             sampler: inner.sampler.clone(),
+            // Scripted children leave nothing that anybody would look for later.
+            archive: real.then(|| inner.archive.clone()),
             memory: Arc::default(),
+            rules: inner.rules.clone(),
+            gpus: inner.gpus.clone(),
             seed: options.seed,
             faults: options.faults,
             desk,
@@ -261,6 +287,16 @@ fn policy(options: &RuntimeOptions) -> DeathPolicy {
         IfRuntimeDies::Kill => DeathPolicy::Kill {
             grace_ms: u32::try_from(options.orphan_grace.as_millis()).unwrap_or(u32::MAX),
         },
+    }
+}
+
+/// The configuration's rules for the account.
+fn rules(config: &RuntimeConfig) -> Rules {
+    let bytes = |key: &Option<MemorySize>| key.as_ref().map(|size| size.get());
+    Rules {
+        budget: bytes(&config.memory.budget),
+        reserve: bytes(&config.memory.reserve).unwrap_or(0),
+        gpu_reserve: bytes(&config.gpu.reserve).unwrap_or(0),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod cgroup;
 pub mod clock;
+pub mod dossier;
 pub mod events;
 pub mod evidence;
 pub mod facts;
@@ -24,3 +25,4 @@ pub mod root;
 pub mod status;
 pub mod undertaker;
 pub mod view;
+mod vram;

@@ -146,6 +146,14 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn shortfalls(&self) -> Vec<Shortfall> {
         Vec::new()
     }
+    /// Holds the whole tree still, or lets it go on. A child that is told to end is let go first.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is nothing that could; else what the kernel or the engine says.
+    fn freeze(&self, still: bool) -> std::io::Result<()> {
+        let _ = still;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
 }

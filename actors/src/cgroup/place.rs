@@ -218,6 +218,15 @@ impl ModuleGroups {
         }
     }
 
+    /// Holds everything in the v2 group still, or lets it go on; KILL reaches it all the same.
+    ///
+    /// # Errors
+    /// `Unsupported` without a v2 group; else what the kernel says (before Linux 5.2 there is no such file).
+    pub fn freeze(&self, still: bool) -> io::Result<()> {
+        let dir = self.tracked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        fs::write(dir.join("cgroup.freeze"), if still { "1" } else { "0" })
+    }
+
     /// The group whose memory is limited.
     fn memory(&self) -> Option<&Group> {
         let bound = self.bounds.iter().find(|b| b.limit == Limit::Memory);

@@ -178,7 +178,7 @@ fn lower_oom_score() -> Option<CString> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read_to_string(FILE).ok()?;
     let before: i32 = before.trim_end().parse().ok()?;
-    let lowered = std::fs::write(FILE, "-900").is_ok();
+    let lowered = before > -900 && std::fs::write(FILE, "-900").is_ok();
     let reset = lowered || before < 0;
     reset.then(|| CString::new(before.max(0).to_string()).ok())?
 }

@@ -9,6 +9,7 @@ use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, S
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
@@ -35,6 +36,7 @@ pub(super) struct Grip {
     notify: Option<PathBuf>,
     by_us: AtomicI32,
     released: AtomicBool,
+    frozen: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
@@ -60,6 +62,7 @@ impl Grip {
             notify,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
             shared,
         })
@@ -273,6 +276,10 @@ impl Grip {
 
 impl ChildHandle for Grip {
     fn signal(&self, signal: i32, scope: Scope) {
+        // What is held still would take notice of nothing but KILL.
+        if self.frozen.swap(false, Ordering::Relaxed) {
+            let _ = self.groups.freeze(false);
+        }
         self.by_us.store(signal, Ordering::Relaxed);
         let scope = match scope {
             Scope::Leader => keeper::Scope::Leader,
@@ -333,6 +340,11 @@ impl ChildHandle for Grip {
 
     fn shortfalls(&self) -> Vec<Shortfall> {
         self.shortfalls.clone()
+    }
+
+    fn freeze(&self, still: bool) -> io::Result<()> {
+        self.frozen.store(still, Ordering::Relaxed);
+        self.groups.freeze(still)
     }
 
     fn release(&self) {
