@@ -539,6 +539,48 @@ fn a_ledger_of_another_boot_signals_nobody() {
     lair.end();
 }
 
+// R10 I1 I10
+#[tokio::test]
+async fn a_root_that_dies_in_a_host_takes_its_modules_with_it() {
+    let change = |options: &mut lair::RuntimeOptions| options.faults = true;
+    let lair = support::Lair::start_with("root-dies", change).await;
+    lair.sh("m", "exec sleep 1000", "").await;
+    let pid = lair
+        .wait("m", lair::WaitFor::Ready)
+        .await
+        .pid
+        .expect("a pid");
+    let fault = lair::actors::fault::Fault::PanicActor {
+        which: lair::actors::fault::ActorKind::Root,
+        id: None,
+    };
+    let _ = lair.handle.inject(fault, "story", support::asker()).await;
+    support::eventually("the module is gone", || !is_alive(pid)).await;
+    let refused = lair.handle.start("m", support::asker()).await;
+    assert_eq!(refused.expect_err("no hang").code, "internal");
+    lair.runtime.shutdown(SOON).await;
+}
+
+// R10
+#[test]
+fn a_daemon_whose_root_dies_ends_its_modules_and_says_so_by_its_exit_code() {
+    let mut lair = Phoenix::with("  faults: true\n");
+    lair.rise();
+    let pid = pid_of(&lair.up("m", "exec sleep 1000", ""));
+    let keeper = lair.keeper();
+    let fault = json!({ "fault": { "panic_actor": { "which": "root" } }, "label": "story" });
+    let mut conn = lair.lair.connect();
+    conn.try_ok("fault.inject", fault);
+    let mut daemon = lair.lair.daemon.take().expect("a daemon");
+    assert_eq!(
+        daemon.wait().expect("gone").code(),
+        Some(70),
+        "{}",
+        lair.lair.log()
+    );
+    until("all are gone", SOON, || !is_alive(pid) && !is_alive(keeper));
+}
+
 /// Numbers that repeat for a seed.
 struct Dice(u64);
 
