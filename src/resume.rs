@@ -75,7 +75,7 @@ impl Machine {
             tracing::warn!(%error, "the keeper was not told what to do when lair dies");
         }
         let desk = desk(&keeper, &mut left, lasting);
-        let past = past(&folders.run);
+        let past = past(&folders.run, lasting);
         let native = NativeOptions {
             instance: folders.instance(),
             run_dir: folders.run.clone(),
@@ -134,14 +134,19 @@ fn desk(keeper: &KeeperClient, left: &mut Inheritance, lasting: bool) -> Option<
         .ok()
 }
 
-fn past(run: &Path) -> Past {
+/// What was written last time; and the ledger of this life, if there may be a next: plans hold values of the
+/// environment, which are not written without need.
+fn past(run: &Path, lasting: bool) -> Past {
     match Ledger::open(run) {
-        Ok((ledger, remembered)) => {
+        Ok((mut ledger, remembered)) => {
             if let Some(why) = &remembered.ignored {
                 tracing::warn!("the ledger in {} is not used: {why}", run.display());
             }
+            if !lasting {
+                ledger.erase();
+            }
             Past {
-                ledger: Some(ledger),
+                ledger: lasting.then_some(ledger),
                 remembered,
             }
         }

@@ -206,6 +206,381 @@ fn what_ended_while_lair_was_away_has_its_own_exit_and_its_last_words() {
     lair.end();
 }
 
+impl Phoenix {
+    /// More words of the configuration, below `runtime:`.
+    fn with(more: &str) -> Self {
+        let lair = Phoenix::new();
+        let config = lair.lair.dir.join("config.yaml");
+        let text = fs::read_to_string(&config).expect("config");
+        fs::write(&config, text + more).expect("config");
+        lair
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.lair.dir.join("run/ledger")
+    }
+}
+
+fn pid_of(status: &Value) -> i32 {
+    i32::try_from(status["pid"].as_i64().expect("a pid")).expect("a pid")
+}
+
+// R3, under `kill`
+#[test]
+fn under_kill_the_modules_of_a_killed_lair_are_asked_and_then_killed() {
+    let mut lair = Phoenix::with("  if_runtime_dies: kill\n");
+    lair.rise();
+    let asked = lair.lair.dir.join("asked");
+    let polite = format!(
+        "trap 'echo asked > {}; exit 0' TERM; while :; do sleep 0.01; done",
+        asked.display()
+    );
+    let polite = pid_of(&lair.up("polite", &polite, ""));
+    let other = pid_of(&lair.up("other", "exec sleep 1000", ""));
+    let keeper = lair.keeper();
+    lair.kill();
+    until("all are gone", SOON, || {
+        [polite, other, keeper].iter().all(|pid| !is_alive(*pid))
+    });
+    assert!(asked.exists(), "it was asked");
+    lair.rise();
+    for name in ["polite", "other"] {
+        assert_ne!(lair.lair.status(name)["state"], "running", "{name}");
+    }
+    lair.end();
+}
+
+// R3 I6
+#[test]
+fn a_stop_under_way_is_finished_by_the_next_life_and_is_no_crash() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let go = lair.lair.dir.join("go");
+    // Its grace is 2 s, in each life anew.
+    let script = format!(
+        "trap 'until [ -e {} ]; do sleep 0.01; done; exit 3' TERM; echo up; while :; do sleep 0.01; done",
+        go.display()
+    );
+    lair.up("slow", &script, "  restart: { policy: always }\n");
+    until("its trap is set", SOON, || {
+        !lair.output("slow", "stdout").is_empty()
+    });
+    lair.lair
+        .connect()
+        .ok("module.stop", json!({ "name": "slow" }));
+    lair.until("slow", "it is stopping", |s| s["state"] == "stopping");
+    lair.kill();
+    lair.rise();
+    lair.until("slow", "it is still stopping", |s| s["state"] == "stopping");
+    fs::write(&go, "").expect("go");
+    let status = lair.until("slow", "it is stopped", |s| s["state"] == "stopped");
+    assert_eq!(
+        (&status["run"], &status["exit"]["code"]),
+        (&json!(1), &json!(3))
+    );
+    lair.end();
+}
+
+// R3 I4
+#[test]
+fn a_restart_that_was_waited_for_is_made_and_no_other() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let again = "  restart: { policy: always, backoff: { first: 3s, cap: 3s } }\n";
+    lair.up("again", "echo run; sleep 0.3; exit 1", again);
+    lair.up("once", "echo run; sleep 0.3; exit 1", "");
+    lair.until("again", "it waits", |s| {
+        s["restarts"]["next_at"].is_string()
+    });
+    lair.until("once", "it has failed", |s| s["state"] == "failed");
+    lair.kill();
+    lair.rise();
+    lair.until("again", "its next run", |s| s["run"] == 2);
+    let once = lair.lair.status("once");
+    assert_eq!((&once["run"], &once["pid"]), (&json!(1), &Value::Null));
+    assert_eq!(lair.output("once", "stdout"), "run\n");
+    lair.end();
+}
+
+// R3: probes without a false failure
+#[test]
+fn a_module_that_has_said_that_it_is_ready_need_not_say_it_again() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let go = lair.lair.dir.join("go");
+    let log = "  health: { startup: { log: { pattern: ^serving }, deadline: 2s } }\n";
+    let fd = "  health: { startup: { fd: true, deadline: 20s } }\n";
+    let says = "echo >&$LAIR_READY_FD; exec sleep 1000";
+    let later = format!("until [ -e {} ]; do sleep 0.01; done; {says}", go.display());
+    lair.up("line", "echo serving; exec sleep 1000", log);
+    lair.up("fd", says, &fd.replace("20s", "2s"));
+    lair.up("later", &later, fd);
+    let names = ["line", "fd", "later"];
+    for name in ["line", "fd"] {
+        lair.until(name, "it is ready", |s| s["ready"] == true);
+    }
+    let before = names.map(|name| lair.lair.status(name));
+    assert_eq!(before[2]["ready"], false);
+    lair.kill();
+    // Said while nobody listens.
+    fs::write(&go, "").expect("go");
+    lair.rise();
+    for name in ["line", "fd"] {
+        assert_eq!(lair.lair.status(name)["ready"], true, "{name}: at once");
+    }
+    lair.until("later", "it is ready", |s| s["ready"] == true);
+    // Longer than two of them had to become ready.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    for (name, before) in names.iter().zip(before) {
+        let after = lair.lair.status(name);
+        assert_eq!(
+            (&after["run"], &after["pid"]),
+            (&json!(1), &before["pid"]),
+            "{after}"
+        );
+        assert_eq!(after["ready"], true, "{after}");
+    }
+    lair.end();
+}
+
+// R3b
+#[test]
+fn after_the_keepers_death_old_modules_are_seen_and_stopped_and_new_ones_start() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let old = pid_of(&lair.up("old", "exec sleep 1000", ""));
+    let first = lair.keeper();
+    support::signal(first, 9);
+    until("another keeper", SOON, || lair.keeper() != first);
+    assert_eq!(lair.lair.status("old")["state"], "running", "sight is kept");
+    let new = pid_of(&lair.up("new", "echo hello; exec sleep 1000", ""));
+    until("its output", SOON, || {
+        lair.output("new", "stdout") == "hello\n"
+    });
+    lair.lair
+        .connect()
+        .ok("module.stop", json!({ "name": "old" }));
+    let status = lair.until("old", "it is stopped", |s| s["state"] == "stopped");
+    assert!(!is_alive(old));
+    let signal = &status["exit"]["signal"];
+    assert!(
+        signal.is_null() || *signal == "TERM" || *signal == "SIGTERM" || *signal == 15,
+        "{status}"
+    );
+    lair.kill();
+    lair.rise();
+    assert_eq!(
+        pid_of(&lair.lair.status("new")),
+        new,
+        "the second keeper keeps as well"
+    );
+    lair.end();
+}
+
+// R3b, both at once
+#[test]
+fn when_lair_and_keeper_are_killed_no_module_runs_twice() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let old = pid_of(&lair.up(
+        "m",
+        "sleep 1000 & exec sleep 1000",
+        "  restart: { policy: always }\n",
+    ));
+    let keeper = lair.keeper();
+    lair.kill();
+    support::signal(keeper, 9);
+    until("the keeper is gone", SOON, || !is_alive(keeper));
+    lair.rise();
+    let status = lair.until("m", "it runs again", |s| {
+        s["run"] == 2 && s["pid"].is_number()
+    });
+    assert!(!is_alive(old), "the first copy was ended");
+    assert_ne!(pid_of(&status), old);
+    lair.end();
+}
+
+// R5 I5 I8
+#[test]
+fn a_damaged_ledger_is_put_aside_and_prevents_nothing() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
+        ("random", |path| {
+            fs::write(path, [0xA5; 5000]).expect("written")
+        }),
+        ("truncated within its first line", |path| {
+            let text = fs::read(path).expect("read");
+            fs::write(path, &text[..10]).expect("written");
+        }),
+        ("a line of it broken", |path| {
+            let text = fs::read_to_string(path).expect("read");
+            fs::write(path, text.replace("\"load\"", "\"lo\u{0}d\"")).expect("written");
+        }),
+        ("newer", |path| {
+            let text = fs::read_to_string(path).expect("read");
+            let text = text.replacen("\"lair_ledger\":1", "\"lair_ledger\":99", 1);
+            fs::write(path, text).expect("written");
+        }),
+        ("1 GiB", |path| {
+            let file = fs::File::options().write(true).open(path).expect("open");
+            file.set_len(1 << 30).expect("grown");
+        }),
+        ("a link", |path| {
+            fs::remove_file(path).expect("removed");
+            std::os::unix::fs::symlink("/etc/passwd", path).expect("linked");
+        }),
+    ];
+    for (what, damage) in damages {
+        let mut lair = Phoenix::new();
+        lair.rise();
+        let known = lair.up("known", "echo up; exec sleep 1000", "");
+        let elsewhere = lair.lair.dir.join("elsewhere.yaml");
+        fs::write(&elsewhere, face::manifest("lost", "exec sleep 1000", "")).expect("manifest");
+        let path = elsewhere.to_str().expect("path");
+        lair.lair.ask(&["load", path]);
+        let is_loaded = lair.lair.ask(&["start", "lost"]).0 == 0;
+        let lost =
+            is_loaded.then(|| pid_of(&lair.until("lost", "it runs", |s| s["pid"].is_number())));
+        lair.kill();
+        damage(&lair.ledger());
+        lair.rise();
+        let info = lair.lair.connect().ok("runtime.info", json!({}));
+        assert!(
+            info["ledger_ignored"].is_string(),
+            "{what}: it is said: {info}"
+        );
+        let after = lair.until("known", what, |s| s["state"] == "running");
+        assert_eq!(
+            (&after["pid"], &after["run"]),
+            (&known["pid"], &json!(1)),
+            "{what}"
+        );
+        if let Some(lost) = lost {
+            until("what nobody knows any more is stopped", SOON, || {
+                !is_alive(lost)
+            });
+        }
+        assert!(
+            fs::read_to_string("/etc/passwd")
+                .expect("intact")
+                .contains("root")
+        );
+        lair.end();
+    }
+}
+
+// R5: of another user
+#[test]
+fn a_ledger_of_another_user_is_not_believed() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can give files away");
+    }
+    let mut lair = Phoenix::new();
+    lair.rise();
+    lair.up("m", "exec sleep 1000", "");
+    lair.kill();
+    std::os::unix::fs::chown(lair.ledger(), Some(65534), None).expect("given away");
+    lair.rise();
+    let info = lair.lair.connect().ok("runtime.info", json!({}));
+    let why = info["ledger_ignored"].as_str().unwrap_or_default();
+    assert!(why.contains("65534"), "{info}");
+    assert_eq!(
+        lair.lair.status("m")["state"],
+        "running",
+        "found by its manifest"
+    );
+    lair.end();
+}
+
+// R6
+#[test]
+fn a_second_lair_is_refused_and_a_dead_ones_sockets_are_taken_over() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    lair.up("m", "exec sleep 1000", "");
+    let second = lair.lair.lair(&["serve"]);
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("already_running"), "{said}");
+    assert_eq!(lair.lair.status("m")["state"], "running");
+    let keeper = lair.keeper();
+    lair.kill();
+    support::signal(keeper, 9);
+    until("the keeper is gone", SOON, || !is_alive(keeper));
+    for socket in ["lair.sock", "keeper.sock"] {
+        assert!(
+            lair.lair.dir.join("run").join(socket).exists(),
+            "{socket} is left"
+        );
+    }
+    lair.rise();
+    assert_ne!(lair.keeper(), keeper);
+    lair.end();
+}
+
+// R8 I8
+#[test]
+fn a_ledger_of_another_boot_signals_nobody() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    lair.up("m", "exec sleep 1000", "");
+    let keeper = lair.keeper();
+    let module = pid_of(&lair.lair.status("m"));
+    lair.kill();
+    support::signal(keeper, 9);
+    until("the keeper is gone", SOON, || !is_alive(keeper));
+    let text = fs::read_to_string(lair.ledger()).expect("a ledger");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+    let other = "00000000-0000-0000-0000-000000000000";
+    fs::write(lair.ledger(), text.replace(boot.trim(), other)).expect("written");
+    lair.rise();
+    assert!(is_alive(module), "a process of that number is a stranger");
+    support::signal(module, 9);
+    lair.end();
+}
+
+// R10 I1 I10
+#[tokio::test]
+async fn a_root_that_dies_in_a_host_takes_its_modules_with_it() {
+    let change = |options: &mut lair::RuntimeOptions| options.faults = true;
+    let lair = support::Lair::start_with("root-dies", change).await;
+    lair.sh("m", "exec sleep 1000", "").await;
+    let pid = lair
+        .wait("m", lair::WaitFor::Ready)
+        .await
+        .pid
+        .expect("a pid");
+    let fault = lair::actors::fault::Fault::PanicActor {
+        which: lair::actors::fault::ActorKind::Root,
+        id: None,
+    };
+    let _ = lair.handle.inject(fault, "story", support::asker()).await;
+    support::eventually("the module is gone", || !is_alive(pid)).await;
+    let refused = lair.handle.start("m", support::asker()).await;
+    assert_eq!(refused.expect_err("no hang").code, "internal");
+    lair.runtime.shutdown(SOON).await;
+}
+
+// R10
+#[test]
+fn a_daemon_whose_root_dies_ends_its_modules_and_says_so_by_its_exit_code() {
+    let mut lair = Phoenix::with("  faults: true\n");
+    lair.rise();
+    let pid = pid_of(&lair.up("m", "exec sleep 1000", ""));
+    let keeper = lair.keeper();
+    let fault = json!({ "fault": { "panic_actor": { "which": "root" } }, "label": "story" });
+    let mut conn = lair.lair.connect();
+    conn.try_ok("fault.inject", fault);
+    let mut daemon = lair.lair.daemon.take().expect("a daemon");
+    assert_eq!(
+        daemon.wait().expect("gone").code(),
+        Some(70),
+        "{}",
+        lair.lair.log()
+    );
+    until("all are gone", SOON, || !is_alive(pid) && !is_alive(keeper));
+}
+
 /// Numbers that repeat for a seed.
 struct Dice(u64);
 

@@ -63,6 +63,8 @@ pub enum RootMsg {
         mark: crate::ledger::Mark,
         reply: RpcReplyPort<()>,
     },
+    /// Does it still take messages?
+    Ping { reply: RpcReplyPort<()> },
     /// Skip the rest of the grace in a drain under way.
     DrainNow,
     /// Do something bad on purpose.

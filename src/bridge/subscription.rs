@@ -68,7 +68,8 @@ impl EventSubscription {
                     "unknown_seq",
                     &format!("the newest event is number {}", newest.0),
                 );
-                return Err(error.with_help("numbers begin at 1 in each life of the runtime"));
+                return Err(error
+                    .with_help("numbers begin at 1 again when the runtime was stopped meanwhile"));
             }
             Some(from) => Seq(from.saturating_sub(1)),
         };

@@ -9,7 +9,7 @@ use super::exit::{self, Code};
 use super::find;
 use super::hand_over::{HandOver, Program, hand_over, leave, take_over};
 use super::host::{self, Asked, Event, Host, me};
-use super::notify::notify;
+use super::notify::{feed_watchdog, notify};
 use crate::bridge::notice::kind_word;
 use crate::{LoadOptions, ManifestSource, RuntimeHandle, RuntimeOptions};
 use lair_supervision::Seq;
@@ -47,11 +47,13 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
         tracing::info!(socket = %socket.display(), config = ?file, modules = loaded.len(), "lair serves");
         notify("READY=1");
         let log = tokio::spawn(log_events(handle.clone()));
+        let fed = tokio::spawn(feed_watchdog(handle.clone()));
         let code = attend(&mut host, &program, &modules, args).await;
         notify("STOPPING=1");
         tracing::info!("lair ends");
         let drained = host.end(args.drain).await;
         log.abort();
+        fed.abort();
         Ok(if code == exit::DONE { drained } else { code })
     })
 }

@@ -460,6 +460,14 @@ impl RuntimeHandle {
         &self.inner.folders.logs
     }
 
+    /// Whether the root takes messages, which is all that lair does.
+    ///
+    /// # Errors
+    /// `internal` when it is gone, `busy` when it does not answer.
+    pub async fn ping(&self) -> Result<(), Refused> {
+        self.call(|reply| RootMsg::Ping { reply }).await
+    }
+
     /// The folder of locks and sockets.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {

@@ -205,6 +205,9 @@ impl Actor for RootActor {
                 state.go_on_without(&id, mark).await;
                 let _ = reply.send(());
             }
+            RootMsg::Ping { reply } => {
+                let _ = reply.send(());
+            }
             RootMsg::DrainNow => state.hurry_drain().await,
             RootMsg::DrainDeadline => state.drain_deadline().await,
             RootMsg::Inject {

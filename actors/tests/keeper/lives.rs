@@ -215,3 +215,91 @@ fn a_child_nobody_waits_for_is_killed_and_forgotten() {
         .await;
     });
 }
+
+#[test]
+fn descriptors_that_were_stored_come_back_in_the_next_life() {
+    run(async {
+        let scratch = Scratch::new();
+        let path = scratch.path("keeper.sock");
+        let keeper = KeeperClient::launch(keep_at(&path)).await.unwrap();
+        let _guard = Ended(keeper.keeper());
+        let _child = keeper.spawn(shell("exec sleep 300")).await.unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (other, _) = std::io::pipe().unwrap();
+        let tag = |text: &str| std::ffi::CString::new(text).unwrap();
+        let fd = |pipe: std::io::PipeReader| vec![std::os::fd::OwnedFd::from(pipe)];
+        keeper.store(tag("words"), fd(other)).unwrap();
+        keeper.store(tag("words"), fd(reader)).unwrap();
+        let (gone, _) = std::io::pipe().unwrap();
+        keeper.store(tag("gone"), fd(gone)).unwrap();
+        keeper.unstore(tag("gone")).unwrap();
+        std::io::Write::write_all(&mut &writer, b"kept").unwrap();
+        keeper.flushed().await;
+        drop((keeper, writer));
+        let (keeper, mut left) = KeeperClient::connect(&path).await.unwrap();
+        assert_eq!(left.children.len(), 1);
+        let [(found, fds)] = <[_; 1]>::try_from(std::mem::take(&mut left.stored)).unwrap();
+        assert_eq!(found, tag("words"), "the last of that name, and no other");
+        let mut text = String::new();
+        let reader = fds.into_iter().next().unwrap();
+        std::io::Read::read_to_string(&mut std::fs::File::from(reader), &mut text).unwrap();
+        assert_eq!(text, "kept");
+        keeper.shutdown().await;
+    });
+}
+
+#[test]
+fn a_keeper_of_an_older_version_goes_on_serving_a_newer_runtime() {
+    run(async {
+        let scratch = Scratch::new();
+        let path = scratch.path("keeper.sock");
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let mut process = std::process::Command::new(super::program())
+            .args(["__keeper", "keep", path.to_str().unwrap(), "1"])
+            .stdin(std::process::Stdio::from(theirs))
+            .spawn()
+            .unwrap();
+        // The older runtime, as its bytes were: greets in version 1, starts a child, and dies.
+        let tell = |bytes: &[u8]| {
+            rustix::net::send(&ours, bytes, rustix::net::SendFlags::empty()).unwrap();
+        };
+        let hear = || {
+            let mut buffer = [0; 4096];
+            let flags = rustix::net::RecvFlags::empty();
+            let (length, _) = rustix::net::recv(&ours, &mut buffer[..], flags).unwrap();
+            buffer[..length].to_vec()
+        };
+        tell(&[0, 1, 0, 0, 0]);
+        assert_eq!(hear()[..5], [0, 1, 0, 0, 0], "it answers in its version");
+        let mut bytes = Vec::new();
+        lair_actors::keeper::wire::Request::Spawn {
+            key: lair_actors::keeper::ChildKey(1),
+            spec: Box::new(shell("echo old; exec sleep 300").marked("1-0:m.7").unwrap()),
+        }
+        .encode(&mut bytes);
+        tell(&bytes);
+        assert_eq!(hear()[0], 1, "it runs");
+        drop(ours);
+
+        let (keeper, left) = KeeperClient::connect(&path).await.unwrap();
+        let [mut child] = <[_; 1]>::try_from(left.children).unwrap();
+        assert_eq!(child.marker.to_str(), Ok("1-0:m.7"));
+        assert_eq!(line(&child.streams.as_ref().unwrap().stdout).await, "old");
+        let (reader, _) = std::io::pipe().unwrap();
+        let refused = keeper.store(c"x".to_owned(), vec![reader.into()]);
+        assert!(refused.is_err(), "it stores nothing, and is not asked to");
+        let mut young = keeper.spawn(shell("exit 4")).await.unwrap();
+        assert_eq!(exit_of(&mut young).await.ending, Ending::Code(4));
+        keeper.signal(child.key, libc::SIGTERM, Scope::All).unwrap();
+        let note = (&mut child.exit).await.unwrap();
+        assert!(matches!(note.ending, Ending::Signal { signal: 15, .. }));
+        keeper.shutdown().await;
+        assert!(process.wait().unwrap().success());
+    });
+}

@@ -115,6 +115,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Shutdown),
         Just(Request::Policy(DeathPolicy::Keep)),
         any::<u32>().prop_map(|grace_ms| Request::Policy(DeathPolicy::Kill { grace_ms })),
+        text().prop_map(|tag| Request::Store { tag }),
+        text().prop_map(|tag| Request::Unstore { tag }),
     ]
 }
 
@@ -158,6 +160,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         Just(Event::ListEnd),
         (key(), any::<i32>()).prop_map(|(key, errno)| Event::Failed { key, errno }),
+        text().prop_map(|tag| Event::Stored { tag }),
     ]
 }
 
@@ -188,4 +191,89 @@ proptest! {
         // Whatever they are read as, they are read to the end or refused.
         let _ = (Request::decode(&bytes), Event::decode(&bytes));
     }
+}
+
+/// Every message of version 1 that a runtime needs to take an old keeper over, byte for byte: a keeper that was started
+/// by an older program says exactly this, and understands exactly this.
+#[test]
+fn the_messages_of_version_1_are_what_they_were() {
+    let key = ChildKey(0x0102);
+    let process = ProcessId {
+        pid: 77,
+        start_ticks: 0x0a0b,
+    };
+    let requests = [
+        (Request::Hello { version: 1 }, "0001000000"),
+        (
+            Request::Signal {
+                key,
+                signal: 15,
+                scope: Scope::All,
+            },
+            "0302010000000000000f00000002",
+        ),
+        (Request::Kill { key }, "040201000000000000"),
+        (Request::Ack { key }, "050201000000000000"),
+        (Request::List, "06"),
+        (Request::Shutdown, "07"),
+        (Request::Policy(DeathPolicy::Keep), "0800"),
+        (
+            Request::Policy(DeathPolicy::Kill { grace_ms: 10_000 }),
+            "080110270000",
+        ),
+    ];
+    for (message, wanted) in requests {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert_eq!(hex(&bytes), wanted, "{message:?}");
+        assert_eq!(Request::decode(&bytes), Ok(message));
+    }
+    let events = [
+        (
+            Event::Hello {
+                version: 1,
+                keeper: process,
+                listen_errno: 0,
+            },
+            "00010000004d0000000b0a00000000000000000000",
+        ),
+        (
+            Event::Spawned { key, process },
+            "0102010000000000004d0000000b0a000000000000",
+        ),
+        (
+            Event::Exited {
+                key,
+                status: 0x0900,
+                tree_empty: true,
+            },
+            "0302010000000000000009000001",
+        ),
+        (Event::Empty { key }, "040201000000000000"),
+        (
+            Event::Listed {
+                key,
+                process,
+                marker: c"1-0:m.7".to_owned(),
+                status: None,
+                tree_empty: false,
+            },
+            "0502010000000000004d0000000b0a00000000000007000000312d303a6d2e370000",
+        ),
+        (Event::ListEnd, "06"),
+        (
+            Event::Failed { key, errno: 3 },
+            "07020100000000000003000000",
+        ),
+    ];
+    for (message, wanted) in events {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert_eq!(hex(&bytes), wanted, "{message:?}");
+        assert_eq!(Event::decode(&bytes), Ok(message));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
