@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each story uses its own part")]
 
 pub mod engines;
+pub mod fake_engine;
 pub mod promises;
 
 use lair::actors::backend::Tree;
