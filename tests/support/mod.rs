@@ -3,6 +3,7 @@
 //! Waits are level-triggered: they look at published truth after every event, never after a sleep.
 #![allow(dead_code, reason = "each story uses its own part")]
 
+pub mod engines;
 pub mod promises;
 
 use lair::actors::backend::Tree;

@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod command;
+pub mod docker;
 mod end;
 pub mod engine;
 pub mod fault;
@@ -18,6 +19,7 @@ mod make;
 pub mod podman;
 mod presence;
 pub mod service;
+mod streams;
 mod sweep;
 mod wanted;
 
