@@ -2,11 +2,13 @@
 
 mod support;
 
+use lair::actors::backend::container::cli::Cli;
 use lair::actors::backend::container::docker::Docker;
 use lair::actors::backend::container::engine::{
     ContainerState, CreateSpec, Engine, Network, Publish,
 };
 use lair::actors::backend::container::fault::{EngineFault, EngineFaultKind};
+use lair::actors::backend::container::podman::Podman;
 use lair::actors::backend::{CommandOutcome, Streams};
 use lair::supervision::ExitStatus;
 use std::collections::BTreeMap;
@@ -430,7 +432,11 @@ async fn they_are_listed_by_label_and_counted(on: On) {
     assert_eq!(listed[1].name, on.name("b"));
     let none = BTreeMap::from([("lair.test.story".to_owned(), "nobody's".to_owned())]);
     assert_eq!(on.engine.list(none).await, Ok(vec![]));
-    let stats = on.engine.stats(&id).await.expect("numbers");
+    let stats = on.engine.stats(&id).await;
+    if on.engine.name() == "cli" {
+        return assert_eq!(kind_of(stats), Some(EngineFaultKind::Unsupported));
+    }
+    let stats = stats.expect("numbers");
     assert!(stats.pids == 1 && stats.memory > 0, "{stats:?}");
 }
 
@@ -518,6 +524,17 @@ fn docker() -> Arc<dyn Engine> {
     Arc::new(Docker::at(&Kind::Docker.socket()).expect("a client"))
 }
 
+fn podman() -> Arc<dyn Engine> {
+    Arc::new(Podman::at(&Kind::Podman.socket()))
+}
+
+fn cli(kind: Kind) -> Arc<dyn Engine> {
+    Arc::new(Cli::of(&kind.program()))
+}
+
 engines! {
+    podman: super::Kind::Podman, super::podman();
     docker: super::Kind::Docker, super::docker();
+    cli_podman: super::Kind::Podman, super::cli(super::Kind::Podman);
+    cli_docker: super::Kind::Docker, super::cli(super::Kind::Docker);
 }

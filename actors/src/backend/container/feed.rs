@@ -61,6 +61,20 @@ impl Feed {
         }
     }
 
+    /// One feed a stream, for two that come apart.
+    #[must_use]
+    pub fn split(self) -> (Feed, Feed) {
+        let out = Feed {
+            out: self.out,
+            err: None,
+        };
+        let err = Feed {
+            out: None,
+            err: self.err,
+        };
+        (out, err)
+    }
+
     /// Nobody reads either stream any more.
     #[must_use]
     pub fn is_unread(&self) -> bool {

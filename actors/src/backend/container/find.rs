@@ -3,6 +3,8 @@
 //! Owns: the places where engines are looked for, and the last findings. Promises: bounded in time; an engine that does
 //! not answer is a finding with a reason and the one command that mends it. Never: decides which is taken.
 
+use super::cli::Cli;
+use super::docker::Docker;
 use super::engine::{Engine, EngineInfo};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::podman::Podman;
@@ -94,6 +96,17 @@ impl EnginePlaces {
     pub fn engines(&self) -> Vec<Arc<dyn Engine>> {
         let podman = Podman::anywhere(self.podman.clone(), self.podman_service.clone());
         let mut all: Vec<Arc<dyn Engine>> = vec![Arc::new(podman)];
+        // A daemon that comes later comes to its usual place, the last.
+        let there = self.docker.iter().find(|socket| socket.exists());
+        let docker = there
+            .or(self.docker.last())
+            .map(|socket| Docker::at(socket));
+        if let Some(Ok(docker)) = docker {
+            all.push(Arc::new(docker));
+        }
+        if let Some(program) = self.cli.first() {
+            all.push(Arc::new(Cli::of(program)));
+        }
         all.retain(|engine| !self.off.contains(&engine.name()));
         all
     }

@@ -47,7 +47,7 @@ impl Docker {
         let api =
             transport::client(socket).map_err(|e| told::fault(&e, EngineFaultKind::Refused))?;
         Ok(Docker {
-            wire: Wire::new(socket),
+            wire: Wire::new(vec![socket.to_owned()], None),
             api,
             socket: socket.to_owned(),
         })

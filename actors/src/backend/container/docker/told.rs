@@ -2,7 +2,7 @@
 
 use crate::backend::container::engine::{
     Applied, ContainerFacts, ContainerState, EngineHealth, EngineInfo, ImageFacts, Listed,
-    Progress, Publish, Stats,
+    Progress, Publish, Stats, image_check,
 };
 use crate::backend::container::fault::{EngineFault, EngineFaultKind, one_line};
 use bollard::errors::Error;

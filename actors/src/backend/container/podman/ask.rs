@@ -2,6 +2,7 @@
 
 use crate::backend::container::engine::{CreateSpec, Device, Network};
 use crate::backend::container::fault::{EngineFault, EngineFaultKind};
+use crate::backend::container::processes;
 use serde_json::{Map, Value, json};
 
 /// Length of a CPU period, µs.
@@ -47,8 +48,12 @@ pub(super) fn create(spec: &CreateSpec) -> Result<Value, EngineFault> {
         more.insert("user".into(), json!(user));
     }
     if let Some(nofile) = spec.nofile {
-        let limit = json!([{ "type": "nofile", "soft": nofile, "hard": nofile }]);
-        more.insert("r_limits".into(), limit);
+        let most = processes::most();
+        let limits = json!([
+            { "type": "nofile", "soft": nofile, "hard": nofile },
+            { "type": "nproc", "soft": most, "hard": most },
+        ]);
+        more.insert("r_limits".into(), limits);
     }
     network(spec, more);
     devices(spec, more)?;

@@ -177,7 +177,11 @@ impl Engine for Podman {
             if reply.status == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            told::container(&reply.good(EngineFaultKind::Refused)?).map(Some)
+            match reply.good(EngineFaultKind::Refused) {
+                // It went while it was looked at.
+                Err(fault) if fault.kind == EngineFaultKind::NoSuchContainer => Ok(None),
+                reply => told::container(&reply?).map(Some),
+            }
         })
     }
 
