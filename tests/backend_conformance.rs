@@ -395,8 +395,9 @@ impl<const DOCKER: bool> Harness for Contained<DOCKER> {
         };
         let last = match (b.then, b.on_stop) {
             (Then::Exits(code), _) => format!("exit {code}"),
-            // A fault of its own reaches even a first process.
-            (Then::Dies(libc::SIGSEGV), _) => "f() { f; }; f".to_owned(),
+            // A fault of its own reaches even a first process. Docker shows a process only once it runs: what ends
+            // before the first look is told by its code alone.
+            (Then::Dies(libc::SIGSEGV), _) => "sleep 0.5; f() { f; }; f".to_owned(),
             (Then::Stays, Ok(ExitStatus::Code(_))) => "while :; do sleep 0.02; done".to_owned(),
             (Then::Stays | Then::Dies(_), _) => "exec sleep 1000".to_owned(),
         };
