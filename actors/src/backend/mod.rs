@@ -136,7 +136,7 @@ pub struct ImageCheck {
     pub interval: Duration,
     /// Longest time of one.
     pub timeout: Duration,
-    /// Failures before this do not count.
+    /// Failures within this time from the start do not count; asked of a running child: what is left of it.
     pub start_period: Duration,
     /// Failures in a row that make it unhealthy.
     pub retries: u32,

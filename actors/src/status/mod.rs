@@ -35,7 +35,7 @@ pub struct ModuleStatus {
     pub ready: bool,
     /// Health verdict.
     pub health: Health,
-    /// Leader's process id, while it runs natively.
+    /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.
     pub pid: Option<i32>,
     /// Container id, while it runs in one.
     pub container: Option<String>,

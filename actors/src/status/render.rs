@@ -47,6 +47,7 @@ impl Renderer<'_> {
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),
+                Some(ChildIdentity::Container { init_pid, .. }) => *init_pid,
                 _ => None,
             },
             container: match identity {

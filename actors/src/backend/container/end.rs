@@ -76,7 +76,8 @@ impl End {
                 (ExitStatus::Signal(code - 128), None)
             }
             Some(137) if oom => (ExitStatus::Signal(libc::SIGKILL), Some(false)),
-            Some(code) => (ExitStatus::Code(code), None),
+            // 128 and more may be an init's word for a signal, and a signal may dump core.
+            Some(code) => (ExitStatus::Code(code), (code < 128).then_some(false)),
             None => (ExitStatus::Unknown, None),
         }
     }
@@ -101,7 +102,11 @@ pub(super) async fn await_end(
         () = by_engine(shared, id) => Ending::Unknown,
     };
     let kills = ooms.as_mut().and_then(Counter::kills);
-    let facts = confirmed(shared, id, kernel != Ending::Unknown).await;
+    // The kernel's word is exact and does not wait for an engine to tidy up; grace would run out meanwhile.
+    let facts = match (kernel, kills) {
+        (Ending::Code(_) | Ending::Signal { .. }, Some(_)) => None,
+        _ => confirmed(shared, id, kernel != Ending::Unknown).await,
+    };
     End {
         kernel,
         code: facts.as_ref().and_then(|f| f.exit_code),

@@ -148,7 +148,7 @@ impl EngineFault {
             "already in use by container",
         ]) {
             EngineFaultKind::NameTaken
-        } else if says(&["setrlimit", "rlimit_"]) {
+        } else if says(&["rlimit"]) {
             EngineFaultKind::LimitRefused
         } else if says(&[
             "unresolvable cdi",
@@ -280,6 +280,10 @@ mod test {
             ),
             (
                 "crun: setrlimit `RLIMIT_NPROC`: Operation not permitted: OCI permission denied",
+                K::LimitRefused,
+            ),
+            (
+                "runc create failed: error during container init: error setting rlimits for ready process: error setting rlimit type 7: operation not permitted",
                 K::LimitRefused,
             ),
             (

@@ -95,9 +95,14 @@ impl EnginePlaces {
     #[must_use]
     pub fn engines(&self) -> Vec<Arc<dyn Engine>> {
         let podman = Podman::anywhere(self.podman.clone(), self.podman_service.clone());
-        let docker = Docker::anywhere(self.docker.clone());
-        let cli = Cli::of(&self.commands());
-        let mut all: Vec<Arc<dyn Engine>> = vec![Arc::new(podman), Arc::new(docker), Arc::new(cli)];
+        let mut all: Vec<Arc<dyn Engine>> = vec![Arc::new(podman)];
+        if !self.docker.is_empty() || self.refused.contains_key("docker") {
+            all.push(Arc::new(Docker::anywhere(self.docker.clone())));
+        }
+        let commands = self.commands();
+        if !commands.is_empty() {
+            all.push(Arc::new(Cli::of(&commands)));
+        }
         all.retain(|engine| !self.off.contains(&engine.name()));
         all
     }

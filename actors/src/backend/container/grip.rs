@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The kernel's hold on a container's first process.
 pub(super) struct Life {
@@ -52,11 +53,20 @@ impl Life {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the image's start period is real time, as its probes are"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
 pub(super) struct Grip {
     pub shared: Arc<Shared>,
     pub id: String,
     pub spec: Arc<CreateSpec>,
     image: Arc<ImageFacts>,
+    began: Instant,
     init: Option<(i32, OwnedFd)>,
     pub group: Option<PathBuf>,
     pub by_us: AtomicI32,
@@ -83,6 +93,7 @@ impl Grip {
             id: id.to_owned(),
             spec: spec.clone(),
             image,
+            began: now(),
             init,
             group: dir,
             by_us: AtomicI32::new(0),
@@ -226,7 +237,9 @@ impl ChildHandle for Grip {
     }
 
     fn image_check(&self) -> Option<ImageCheck> {
-        self.image.healthcheck.clone()
+        let mut check = self.image.healthcheck.clone()?;
+        check.start_period = check.start_period.saturating_sub(self.began.elapsed());
+        Some(check)
     }
 
     fn particulars(&self) -> Vec<(&'static str, String)> {

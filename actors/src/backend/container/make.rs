@@ -15,6 +15,8 @@ use lair_supervision::{ChildIdentity, StartFault, StartStage};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often a name may be taken by what is on its way out.
+const NAME_TRIES: u32 = 100;
 /// Between two looks at a container that is neither here nor there.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -133,13 +135,14 @@ async fn create(
     spec: CreateSpec,
 ) -> Result<(String, Arc<CreateSpec>), EngineFault> {
     let mut spec = Arc::new(spec);
-    let mut reclaimed = false;
+    let mut tries = 0;
     loop {
         match shared.engine.create(spec.clone()).await {
             Ok(id) => return Ok((id, spec)),
-            Err(fault) if fault.kind == EngineFaultKind::NameTaken && !reclaimed => {
-                reclaimed = true;
+            Err(fault) if fault.kind == EngineFaultKind::NameTaken && tries < NAME_TRIES => {
+                tries += 1;
                 sweep::reclaim(shared, order, &spec.name).await?;
+                pause(LOOK).await;
             }
             Err(fault) if fault.kind == EngineFaultKind::NoInit && spec.init => {
                 let what = format!("no init is its first process: {}", fault.reason);

@@ -33,7 +33,6 @@ use lair_supervision::{ChildId, StartFault, StartStage};
 use presence::Presence;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell, Semaphore};
@@ -88,7 +87,8 @@ pub(super) struct Shared {
     swept: OnceCell<()>,
     /// Starts of this life, until the sweep is done.
     ordered: Mutex<HashSet<(ChildId, u64)>>,
-    removals: AtomicUsize,
+    /// Containers that are being removed.
+    removing: Mutex<HashSet<String>>,
     removed: Notify,
 }
 
@@ -102,6 +102,10 @@ impl Shared {
 
     fn own_label(&self) -> BTreeMap<String, String> {
         [(LABEL_INSTANCE.to_owned(), self.options.instance.clone())].into()
+    }
+
+    fn removing(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.removing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ordered(&self) -> std::sync::MutexGuard<'_, HashSet<(ChildId, u64)>> {
@@ -150,7 +154,7 @@ impl ContainerBackend {
                 news: OnceLock::new(),
                 swept: OnceCell::new(),
                 ordered: Mutex::default(),
-                removals: AtomicUsize::new(0),
+                removing: Mutex::default(),
                 removed: Notify::new(),
                 engine,
                 options,
@@ -179,14 +183,14 @@ impl ContainerBackend {
         let done = async {
             loop {
                 let changed = self.shared.removed.notified();
-                if self.shared.removals.load(Ordering::Acquire) == 0 {
+                if self.shared.removing().is_empty() {
                     return;
                 }
                 changed.await;
             }
         };
         let _ = tokio::time::timeout(limit, done).await;
-        self.shared.removals.load(Ordering::Acquire)
+        self.shared.removing().len()
     }
 }
 

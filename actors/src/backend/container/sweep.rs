@@ -9,7 +9,6 @@ use super::{News, QUICK, SLOW, Shared, pause, within};
 use crate::backend::StartOrder;
 use lair_supervision::ChildId;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Between two tries.
@@ -61,6 +60,10 @@ pub(super) async fn reclaim(
             format!("a container that is not this lair's has the name {name}; rename or remove it");
         return Err(EngineFault::new(EngineFaultKind::NameTaken, &what));
     }
+    if shared.removing().contains(&found.id) {
+        // The last life's, on its way out.
+        return Ok(());
+    }
     within(SLOW, "remove a container", shared.engine.remove(&found.id)).await?;
     let what = format!("leftover container {name} was removed");
     shared.tell(&order.id, order.inc, News::Reclaimed(what));
@@ -79,13 +82,13 @@ pub(super) fn remove(shared: &Arc<Shared>, id: String) {
         // The next life sweeps it.
         return;
     };
-    shared.removals.fetch_add(1, Ordering::AcqRel);
+    shared.removing().insert(id.clone());
     let shared = shared.clone();
     runtime.spawn(async move {
         if let Err(fault) = remove_now(&shared, &id).await {
             tracing::error!(container = id, %fault, "could not be removed; the next start tries again");
         }
-        shared.removals.fetch_sub(1, Ordering::AcqRel);
+        shared.removing().remove(&id);
         shared.removed.notify_waiters();
     });
 }

@@ -4,6 +4,7 @@
 //! a reason, so that an event that was missed costs seconds and no more. Never: says how a container ended.
 
 use super::program::{Flavour, Program};
+use crate::backend::container::pause;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,7 +54,7 @@ impl Follower {
             self.follow_once().await;
             // Whoever missed something meanwhile looks again.
             self.wake("");
-            let _ = tokio::time::timeout(AGAIN, std::future::pending::<()>()).await;
+            pause(AGAIN).await;
             let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
             if self.lines.receiver_count() == 0 {
                 *runs = false;

@@ -15,6 +15,7 @@ use super::engine::{
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::{Feed, Stream};
+use super::pause;
 use super::streams::KEPT;
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use follow::Follower;
@@ -275,13 +276,16 @@ impl Engine for Cli {
                 args.push("--time=0");
             }
             args.push(&id);
-            match me.act(&args).await {
-                // One that is frozen can't be killed.
-                Err(fault) if fault.reason.contains("paused") => {
-                    me.act(&["unpause", &id]).await?;
-                    me.act(&args).await
+            loop {
+                match me.act(&args).await {
+                    // Somebody else's; its name is taken until it is done.
+                    Err(fault) if fault.reason.contains("in progress") => pause(LOOK).await,
+                    // One that is frozen can't be killed.
+                    Err(fault) if fault.reason.contains("paused") => {
+                        me.act(&["unpause", &id]).await?;
+                    }
+                    done => return done,
                 }
-                done => done,
             }
         })
     }
@@ -403,7 +407,7 @@ impl Cli {
     ) -> Result<bool, EngineFault> {
         let look = async {
             loop {
-                let _ = tokio::time::timeout(LOOK, std::future::pending::<()>()).await;
+                pause(LOOK).await;
                 let facts = self.facts(id).await?;
                 let state = facts.map(|f| f.state);
                 if matches!(state, Some(s) if !matches!(s, ContainerState::Created | ContainerState::Between))
@@ -433,7 +437,7 @@ impl Cli {
             match self.facts(id).await?.map(|f| f.state) {
                 // Podman's word for a container that is on its way down.
                 Some(ContainerState::Between) => {
-                    let _ = tokio::time::timeout(LOOK, std::future::pending::<()>()).await;
+                    pause(LOOK).await;
                 }
                 state => return Ok(!matches!(state, None | Some(ContainerState::Created))),
             }

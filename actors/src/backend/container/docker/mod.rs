@@ -14,7 +14,7 @@ use super::engine::{
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::http::{Wire, escape};
-use super::streams;
+use super::{pause, streams};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use bollard::errors::Error;
 use bollard::models::ExecConfig;
@@ -203,13 +203,20 @@ impl Engine for Docker {
     fn remove(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            match me.remove_now(&id).await? {
-                // One that is frozen can't be killed.
-                Err(e) if status(&e) == Some(409) && e.to_string().contains("paused") => {
-                    me.api()?.unpause_container(&id).await.map_err(refused)?;
-                    gone_is_fine(me.remove_now(&id).await?)
+            loop {
+                let Err(e) = me.remove_now(&id).await? else {
+                    return Ok(());
+                };
+                match (status(&e), e.to_string()) {
+                    (Some(404), _) => return Ok(()),
+                    // Somebody else's; its name is taken until it is done.
+                    (Some(409), words) if words.contains("in progress") => pause(LOOK / 4).await,
+                    // One that is frozen can't be killed.
+                    (Some(409), words) if words.contains("paused") => {
+                        gone_is_fine(me.api()?.unpause_container(&id).await)?;
+                    }
+                    _ => return Err(refused(e)),
                 }
-                done => gone_is_fine(done),
             }
         })
     }
@@ -346,15 +353,14 @@ impl Docker {
 
     /// Looks until it has ended, the first time after `first`.
     async fn exec_code(&self, session: &str, first: Duration) -> Result<i64, EngineFault> {
-        let mut pause = first;
+        let mut wait = first;
         loop {
-            // The caller's deadline is above this; a timeout of nothing is a pause.
-            let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+            pause(wait).await;
             let facts = self.api()?.inspect_exec(session).await.map_err(refused)?;
             if let (Some(code), false) = (facts.exit_code, facts.running.unwrap_or(false)) {
                 return Ok(code);
             }
-            pause = LOOK.min(pause * 2 + Duration::from_millis(5));
+            wait = LOOK.min(wait * 2 + Duration::from_millis(5));
         }
     }
 }

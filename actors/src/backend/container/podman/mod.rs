@@ -178,10 +178,11 @@ impl Engine for Podman {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let reply = me.get(&container(&id, "/json")).await?;
-            if reply.status == StatusCode::NOT_FOUND {
-                return Ok(None);
+            match reply.good(EngineFaultKind::Refused) {
+                // One that is being removed is told of by a failure.
+                Err(fault) if fault.kind == EngineFaultKind::NoSuchContainer => Ok(None),
+                reply => told::container(&reply?).map(Some),
             }
-            told::container(&reply.good(EngineFaultKind::Refused)?).map(Some)
         })
     }
 
