@@ -20,6 +20,7 @@ use crate::words::EnvName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+mod gpu;
 mod policy;
 mod probes;
 
@@ -181,7 +182,10 @@ impl<'p> Planner<'p> {
         if let Some(zone) = own.get("TZ") {
             base.insert("TZ".to_owned(), zone.clone());
         }
+        let gpus = gpu::native(&self.gpus);
+        base.extend(gpus.clone());
         self.environment(base, &native.pass_env, &native.env, "/runtime/native/env");
+        self.keep_gpus(&gpus, "/runtime/native/env");
         let argv = self.command(&native.command, "/runtime/native/command");
         let workdir = self.text(&native.workdir, "/runtime/native/workdir");
         let health = &self.module.runtime.health;
@@ -241,12 +245,9 @@ impl<'p> Planner<'p> {
                 "run it natively, or give the container a volume with a file that it reads itself",
             );
         }
-        self.environment(
-            BTreeMap::new(),
-            &c.pass_env,
-            &c.env,
-            "/runtime/container/env",
-        );
+        let gpus = gpu::container(&self.gpus);
+        self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
+        self.keep_gpus(&gpus, "/runtime/container/env");
         let image = self.text(&c.image, "/runtime/container/image");
         let words = c.command.iter().map(Secret::text);
         let command = self.words(words, "/runtime/container/command");
@@ -273,6 +274,7 @@ impl<'p> Planner<'p> {
             read_only: c.read_only,
             init: c.init,
             engine: c.engine.as_str().to_owned(),
+            gpu_devices: self.gpus.clone(),
         })
     }
 
@@ -297,6 +299,22 @@ impl<'p> Planner<'p> {
         }
         self.env.extend(values);
         self.env.extend(self.context.set.clone());
+    }
+
+    /// A variable that would give it other GPUs than those it asked for is a mistake, not a way around the account.
+    fn keep_gpus(&mut self, ours: &BTreeMap<String, String>, pointer: &str) {
+        for name in gpu::changed(ours, &self.env) {
+            let origin = &self.module.origin;
+            let what = format!("`{name}` would show it other GPUs than it asked for");
+            let problem = Problem::of_file(ProblemKind::Invalid, &origin.file, what);
+            self.problems.push(Problem {
+                pointer: format!("{}{pointer}/{name}", origin.pointer),
+                help: Some(
+                    "ask by `runtime.resources.gpu`; its value is then `${gpu.uuids}`".to_owned(),
+                ),
+                ..problem
+            });
+        }
     }
 
     fn sandbox(&mut self) -> Option<Sandbox> {
