@@ -7,15 +7,17 @@ use crate::capability;
 use crate::config::Dirs;
 use crate::facts::GpuFacts;
 use crate::health::PortRef;
-use crate::launch::{ContainerLaunch, Launch, LaunchPlan, Mode, NativeLaunch, Sandbox, Volume};
+use crate::launch::{
+    ContainerLaunch, Launch, LaunchPlan, Mode, NativeLaunch, Sandbox, SecretSource, Volume,
+};
 use crate::module::ModuleManifest;
 use crate::problem::{Problem, ProblemKind};
 use crate::resources::{Hold, Network};
-use crate::runtime::{Container, Native};
+use crate::runtime::{Container, Native, SecretFrom};
 use crate::selection::Selected;
 use crate::text::{Command, Scope, Secret, Text};
 use crate::words::EnvName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 mod gpu;
@@ -203,6 +205,8 @@ impl<'p> Planner<'p> {
         Some(NativeLaunch {
             argv,
             env: self.env.clone(),
+            passed: self.passed(native),
+            secrets: self.secrets(),
             workdir: self.absolute(&workdir),
             data: keeps.then(|| PathBuf::from(&self.data)),
             user: native.user.as_ref().map(ToString::to_string),
@@ -211,7 +215,36 @@ impl<'p> Planner<'p> {
         })
     }
 
+    /// Variables that have their value from the runtime's environment, and from nowhere after that.
+    fn passed(&self, native: &Native) -> BTreeSet<String> {
+        let again = |name: &&EnvName| {
+            native.env.contains_key(*name) || self.context.set.contains_key(name.as_str())
+        };
+        let passed = native.pass_env.iter().filter(|name| !again(name));
+        passed.map(ToString::to_string).collect()
+    }
+
+    fn secrets(&self) -> BTreeMap<String, SecretSource> {
+        let secrets = self.module.runtime.secrets.iter();
+        let source = |from: &SecretFrom| match (&from.file, &from.credential, &from.env) {
+            (Some(file), ..) => Some(SecretSource::File(self.absolute(file.as_str()))),
+            (_, Some(name), _) => Some(SecretSource::Credential(name.to_string())),
+            (.., Some(name)) => Some(SecretSource::Env(name.to_string())),
+            (None, None, None) => None,
+        };
+        secrets
+            .filter_map(|(name, from)| Some((name.to_string(), source(from)?)))
+            .collect()
+    }
+
     fn container(&mut self, c: &Container) -> Option<ContainerLaunch> {
+        if !self.module.runtime.secrets.is_empty() {
+            self.wrong(
+                "/runtime/secrets",
+                "secrets can't be handed to containers yet".to_owned(),
+                "run it natively, or give the container a volume with a file that it reads itself",
+            );
+        }
         let gpus = gpu::container(&self.gpus);
         self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
         self.keep_gpus(&gpus, "/runtime/container/env");

@@ -11,6 +11,7 @@ mod confine;
 mod grip;
 mod keepers;
 mod notify;
+mod secrets;
 
 use super::{
     Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor, is_transient,
@@ -375,6 +376,14 @@ fn spec(
         spec.env.extend(account.environment(&launch.env));
         (spec.uid, spec.gid, spec.groups) =
             (Some(account.uid), Some(account.gid), Some(account.groups));
+    }
+    if !launch.secrets.is_empty() {
+        let ours = |entry: &CString| {
+            let name = entry.as_bytes().split(|b| *b == b'=').next();
+            !name.is_some_and(|n| launch.secrets.keys().any(|key| key.as_bytes() == n))
+        };
+        spec.env.retain(ours);
+        spec.env.extend(secrets::fetch(&launch.secrets)?);
     }
     spec.confine = confine::confine(&order.plan.limits)?;
     if let Some(nofile) = order.plan.limits.nofile {
