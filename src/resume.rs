@@ -255,10 +255,7 @@ async fn end_orphan(id: &ChildId, mark: &Mark) {
         Some(marker) => (marker, Scope::All),
         None => (CString::default(), Scope::Leader),
     };
-    if matches!(
-        orphan::signal(process, &marker, SIGKILL, scope),
-        Ok(1..)
-    ) {
+    if matches!(orphan::signal(process, &marker, SIGKILL, scope), Ok(1..)) {
         tracing::warn!(module = %id, pid, "it outlived its keeper: ended");
         let _ = tokio::time::timeout(DIES_WITHIN, watch.ended()).await;
     }
@@ -269,5 +266,7 @@ fn marker_of(pid: i32) -> Option<CString> {
     let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut variables = environ.split(|byte| *byte == 0);
     let marker = variables.find_map(|variable| variable.strip_prefix(b"LAIR_MARKER="))?;
-    CString::new(marker).ok().filter(|marker| !marker.is_empty())
+    CString::new(marker)
+        .ok()
+        .filter(|marker| !marker.is_empty())
 }

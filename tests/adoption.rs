@@ -168,7 +168,12 @@ fn a_killed_lair_costs_its_modules_nothing_and_the_next_one_goes_on_with_them() 
         .connect()
         .ok("module.stop", json!({ "name": "counter" }));
     lair.until("counter", "it is down", |s| s["state"] == "stopped");
-    assert!(counted(&lair.output("counter", "stdout"), &["out #", "half # whole"]) > 20);
+    assert!(
+        counted(
+            &lair.output("counter", "stdout"),
+            &["out #", "half # whole"]
+        ) > 20
+    );
     assert!(counted(&lair.output("counter", "stderr"), &["err #"]) > 20);
     lair.end();
 }
