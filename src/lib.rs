@@ -14,6 +14,7 @@ mod doctor;
 mod folders;
 pub mod handle;
 mod prepare;
+pub mod resources;
 mod resume;
 mod runtime;
 pub mod signals;

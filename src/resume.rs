@@ -51,7 +51,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Takes over the keeper that waits for this runtime's folders, or starts one.
+    /// Takes over the keeper that waits for this runtime's folders, or starts one. A `lasting` runtime may have a next
+    /// life, and prepares for it.
     ///
     /// # Errors
     /// No keeper can be started.
@@ -59,20 +60,21 @@ impl Machine {
         program: &Path,
         folders: &Folders,
         policy: DeathPolicy,
+        lasting: bool,
     ) -> io::Result<Machine> {
         let socket = folders.run.join("keeper.sock");
         // Where nobody shall find it, no path is no loss.
         let is_short = socket.as_os_str().len() < LONGEST_SOCKET;
         let options = KeeperOptions {
             program: program.to_owned(),
-            socket_path: Some(socket).filter(|_| is_short || policy == DeathPolicy::Keep),
+            socket_path: Some(socket).filter(|_| is_short || lasting),
             policy,
         };
         let (keeper, mut left) = find_or_launch(&options).await?;
         if let Err(error) = keeper.set_policy(policy) {
             tracing::warn!(%error, "the keeper was not told what to do when lair dies");
         }
-        let desk = desk(&keeper, &mut left, policy);
+        let desk = desk(&keeper, &mut left, lasting);
         let past = past(&folders.run);
         let native = NativeOptions {
             instance: folders.instance(),
@@ -112,7 +114,7 @@ async fn find_or_launch(options: &KeeperOptions) -> io::Result<(KeeperClient, In
 }
 
 /// The desk that the earlier life left, or a new one where this life might leave it to another.
-fn desk(keeper: &KeeperClient, left: &mut Inheritance, policy: DeathPolicy) -> Option<KeptDesk> {
+fn desk(keeper: &KeeperClient, left: &mut Inheritance, lasting: bool) -> Option<KeptDesk> {
     let tag: CString = DESK.to_owned();
     let at = left.stored.iter().position(|(of, _)| *of == tag);
     let old: Option<Vec<OwnedFd>> = at.map(|at| left.stored.swap_remove(at).1);
@@ -124,7 +126,7 @@ fn desk(keeper: &KeeperClient, left: &mut Inheritance, policy: DeathPolicy) -> O
         return Some(desk);
     }
     let _ = keeper.unstore(tag);
-    if policy != DeathPolicy::Keep {
+    if !lasting {
         return None;
     }
     KeptDesk::new()
@@ -219,6 +221,20 @@ impl RuntimeHandle {
             .await;
         if !matches!(adopted, Ok(true)) {
             tracing::error!(module = %id, run = inc, "a survivor could not be taken over, and is ended");
+        }
+    }
+
+    /// From now on the end of this process ends no module: another life will go on with them.
+    pub(crate) async fn let_go(&self) {
+        let Some(native) = self.native() else { return };
+        native.set_policy(DeathPolicy::Keep);
+        native.flushed().await;
+    }
+
+    /// There will be no other life yet: the keeper's orders are the usual ones again.
+    pub(crate) fn hold_on(&self) {
+        if let Some(native) = self.native() {
+            native.set_policy(self.orders());
         }
     }
 

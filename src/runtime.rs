@@ -11,14 +11,16 @@ use lair_actors::backend::Backend;
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
-use lair_actors::facts::{self, GpuReader, Sampler};
+use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
 use lair_actors::root::{Backends, RootActor, RootArgs};
 use lair_actors::view::Board;
 use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
+use lair_manifests::resources::MemorySize;
 use lair_supervision::Origin;
+use lair_supervision::account::Rules;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
@@ -161,14 +163,17 @@ impl Runtime {
             return Err(RuntimeError::PanicAborts);
         }
         options.folders.make()?;
+        let orders = policy(&options);
+        let lasting = orders == DeathPolicy::Keep || !options.foreground;
         let lock = match &options.simulated {
             Some(_) => None,
             None => Some(Lock::take(&options.folders.run)?),
         };
+        let simulated = options.simulated.is_some();
         let (clock, backends, machine) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None),
             None => {
-                let machine = Machine::open(&options.keeper, &options.folders, policy(&options))
+                let machine = Machine::open(&options.keeper, &options.folders, orders, lasting)
                     .await
                     .map_err(RuntimeError::Keeper)?;
                 let clock: Arc<dyn Clock> = SystemClock::start();
@@ -182,33 +187,40 @@ impl Runtime {
             None => (None, None, Past::default()),
         };
         let events = Arc::new(EventLog::after(past.remembered.newest, KEPT));
-        let sampler = Sampler::new(clock.clone());
+        let meter = Meter {
+            board: Arc::new(Board::default()),
+            sampler: Sampler::new(clock.clone()),
+            gpus: GpuDesk::new(clock.clone(), &options.config.gpu.nvml),
+            simulated,
+        };
         let archive = Archive::new(ArchiveOptions {
             clock: clock.clone(),
-            sampler: sampler.clone(),
+            sampler: meter.sampler.clone(),
+            gpus: meter.gpus.clone(),
             events: events.clone(),
             log_dir: options.folders.logs.clone(),
             rules: options.folders.config.join("rules"),
         });
         let inner = Inner {
             root: OnceLock::new(),
-            board: Arc::new(Board::default()),
+            board: meter.board.clone(),
             events,
-            sampler,
+            sampler: meter.sampler.clone(),
             archive,
             pump: Arc::new(OnceLock::new()),
             clock,
-            config: options.config,
             folders: options.folders,
             foreground: options.foreground,
             ignored: past.remembered.ignored.clone(),
-            orphan_grace: options.orphan_grace,
-            if_runtime_dies: options.if_runtime_dies,
+            orders,
             seed: options.seed,
             memory_total: facts::host().memory_total,
             cgroups: native.as_ref().map(|native| native.cgroups().clone()),
             native,
-            gpus: GpuReader::new(None),
+            rules: rules(&options.config),
+            gpus: meter.gpus.clone(),
+            meter,
+            config: options.config,
             lock: Mutex::new(lock),
         };
         let real = inner.native.is_some();
@@ -223,6 +235,8 @@ impl Runtime {
             // Scripted children leave nothing that anybody would look for later.
             archive: real.then(|| inner.archive.clone()),
             memory: Arc::default(),
+            rules: inner.rules.clone(),
+            gpus: inner.gpus.clone(),
             seed: options.seed,
             faults: options.faults,
             desk,
@@ -270,14 +284,19 @@ impl Runtime {
 fn policy(options: &RuntimeOptions) -> DeathPolicy {
     match options.if_runtime_dies {
         IfRuntimeDies::Keep => DeathPolicy::Keep,
-        IfRuntimeDies::Kill => kill_after(options.orphan_grace),
+        IfRuntimeDies::Kill => DeathPolicy::Kill {
+            grace_ms: u32::try_from(options.orphan_grace.as_millis()).unwrap_or(u32::MAX),
+        },
     }
 }
 
-/// The keeper's orders where modules are stopped when their runtime dies.
-pub(crate) fn kill_after(grace: Duration) -> DeathPolicy {
-    DeathPolicy::Kill {
-        grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+/// The configuration's rules for the account.
+fn rules(config: &RuntimeConfig) -> Rules {
+    let bytes = |key: &Option<MemorySize>| key.as_ref().map(|size| size.get());
+    Rules {
+        budget: bytes(&config.memory.budget),
+        reserve: bytes(&config.memory.reserve).unwrap_or(0),
+        gpu_reserve: bytes(&config.gpu.reserve).unwrap_or(0),
     }
 }
 

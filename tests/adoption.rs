@@ -3,7 +3,7 @@
 mod face;
 mod support;
 
-use face::{Lair, SLEEPER, SOON, until};
+use face::{Lair, SOON, until};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,18 @@ impl Phoenix {
         i32::try_from(info["keeper_pid"].as_i64().expect("a keeper")).expect("a pid")
     }
 
+    /// As `end`, and the folder stays.
+    fn end_keeping(mut self) {
+        self.finish();
+        std::mem::forget(self);
+    }
+
     /// Stops everything; nothing may be left.
     fn end(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
         let keeper = self.keeper();
         assert_eq!(self.lair.term(), Some(0), "{}", self.lair.log());
         assert!(!is_alive(keeper), "I1: the keeper stayed");
@@ -122,24 +132,20 @@ fn parent(pid: i32) -> Option<i32> {
 /// Counts up in whole lines, on both streams, in pieces of every kind.
 const COUNTER: &str = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo out $i; echo err $i >&2; printf 'half %s' $i; [ $((i % 7)) = 0 ] && sleep 0.01; echo ' whole'; done";
 
-/// Every line that was begun is there once, in order, up to the last; `most` is where it was stopped at the latest.
+/// Every line is there once and in order, but for the end of the last; `words` are the forms of the nth lines. Says
+/// how many rounds there are.
 fn counted(text: &str, words: &[&str]) -> usize {
-    let mut wanted = Vec::new();
-    let mut n = 1;
-    for (at, line) in text.lines().enumerate() {
-        let form = words[at % words.len()];
-        let expected = form.replace('#', &n.to_string());
-        let is_last = at + 1 == text.lines().count();
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let number = (at / words.len() + 1).to_string();
+        let wanted = words[at % words.len()].replace('#', &number);
+        let cut_off = at + 1 == lines.len() && wanted.starts_with(line);
         assert!(
-            line == expected || (is_last && expected.starts_with(line)),
-            "line {at} is {line:?}, not {expected:?}"
+            *line == wanted || cut_off,
+            "line {at} is {line:?}, not {wanted:?}"
         );
-        if at % words.len() == words.len() - 1 {
-            n += 1;
-        }
-        wanted.push(expected);
     }
-    n
+    lines.len() / words.len()
 }
 
 // R3 I1 I4 I7
@@ -194,8 +200,147 @@ fn what_ended_while_lair_was_away_has_its_own_exit_and_its_last_words() {
     until("it has ended", SOON, || !is_alive(pid));
     lair.rise();
     let status = lair.until("ends", "its end is known", |s| s["state"] == "failed");
-    assert_eq!(status["last_exit"]["code"], 9, "{status}");
+    assert_eq!(status["exit"]["code"], 9, "{status}");
     assert_eq!(status["run"], 1);
     assert_eq!(lair.output("ends", "stdout"), "first\nlast\nwords");
     lair.end();
+}
+
+/// Numbers that repeat for a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+// R3 I4 I7
+#[test]
+fn killed_at_random_instants_lair_loses_and_doubles_no_line() {
+    let seed = std::env::var("LAIR_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let kills: u32 = std::env::var("LAIR_KILLS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(30);
+    println!("seed {seed}");
+    let mut dice = Dice(seed);
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let more = "  logs: { max_size: 64KiB, max_files: 1000 }\n";
+    let raw = "  logs: { max_size: 64KiB, max_files: 1000, format: raw }\n";
+    let flood = "i=0; while [ $i -lt 10000000 ]; do i=$((i+1)); echo out $i; echo err $i >&2; done";
+    let mut pids = Vec::new();
+    for (name, script, more) in [
+        ("counter", COUNTER, more),
+        ("flood", flood, more),
+        ("raw", COUNTER, raw),
+    ] {
+        pids.push((name, lair.up(name, script, more)["pid"].clone()));
+    }
+    for _ in 0..kills {
+        std::thread::sleep(std::time::Duration::from_micros(dice.below(150_000)));
+        lair.kill();
+        std::thread::sleep(std::time::Duration::from_micros(dice.below(20_000)));
+        lair.rise();
+        for (name, pid) in &pids {
+            let status = lair.lair.status(name);
+            assert_eq!(
+                (&status["pid"], &status["run"]),
+                (pid, &json!(1)),
+                "{name}: seed {seed}"
+            );
+        }
+    }
+    for (name, _) in &pids {
+        let mut conn = lair.lair.connect();
+        conn.ok("module.stop", json!({ "name": name }));
+        lair.until(name, "it is down", |s| s["state"] == "stopped");
+    }
+    let logs = lair.lair.dir.join("logs");
+    let keep = Logs(logs.clone());
+    lair.end_keeping();
+    let lines = |name, stream, words: &[&str]| counted(&records(&logs.join(name), stream), words);
+    let raw = |stream, words: &[&str]| counted(&raw_stream(&logs.join("raw"), stream), words);
+    let told = [
+        lines("counter", "stdout", &["out #", "half # whole"]),
+        lines("counter", "stderr", &["err #"]),
+        lines("flood", "stdout", &["out #"]),
+        lines("flood", "stderr", &["err #"]),
+        raw("stdout", &["out #", "half # whole"]),
+        raw("stderr", &["err #"]),
+    ];
+    println!("{kills} kills, lines {told:?}");
+    assert!(told.iter().all(|lines| *lines > 20), "{told:?}");
+    drop(keep);
+}
+
+/// All that a module wrote on one stream, from its records.
+fn records(dir: &Path, stream: &str) -> String {
+    let mut bytes = Vec::new();
+    for line in segments(dir, None).split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").expect("whole records only");
+        let record = lair::actors::files::parse_record(line);
+        let record = record.unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(line)));
+        if record.stream.as_str() == stream {
+            bytes.extend_from_slice(record.bytes);
+            if !record.partial {
+                bytes.push(b'\n');
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn raw_stream(dir: &Path, stream: &str) -> String {
+    String::from_utf8_lossy(&segments(dir, Some(stream))).into_owned()
+}
+
+/// All segments in order. A kill can leave both forms of one, and half of a compressed one beside it.
+fn segments(dir: &Path, stream: Option<&str>) -> Vec<u8> {
+    let mut files = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("logs").flatten() {
+        let name = entry.file_name().into_string().expect("a name");
+        let parts: Vec<&str> = name.split('.').collect();
+        let (of, rest) = match stream {
+            None => (None, &parts[2..]),
+            Some(_) => (parts.get(2).copied(), parts.get(3..).unwrap_or_default()),
+        };
+        if parts[0] == "current" || of != stream || rest.last() == Some(&"tmp") {
+            continue;
+        }
+        let whole = rest == ["log", "zst"];
+        assert!(whole || rest == ["log"], "{name}");
+        let number = (
+            parts[0].parse::<u64>().expect("a run"),
+            parts[1].parse::<u64>().expect("a segment"),
+        );
+        if whole || !files.contains_key(&number) {
+            files.insert(number, (entry.path(), whole));
+        }
+    }
+    let read = |(path, whole): (PathBuf, bool)| {
+        let bytes = fs::read(path).expect("a segment");
+        match whole {
+            true => zstd::decode_all(&bytes[..]).expect("a whole segment"),
+            false => bytes,
+        }
+    };
+    files.into_values().flat_map(read).collect()
+}
+
+/// Logs that outlive their lair, for a look at them; kept when it fails.
+struct Logs(PathBuf);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(self.0.parent().expect("a folder"));
+        }
+    }
 }

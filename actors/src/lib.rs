@@ -25,3 +25,4 @@ pub mod root;
 pub mod status;
 pub mod undertaker;
 pub mod view;
+mod vram;

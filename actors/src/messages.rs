@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus, Origin,
-    Seq, StartFault, TimerKind,
+    Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus,
+    Measured, Origin, Seq, Shortage, StartFault, TimerKind,
 };
 use ractor::RpcReplyPort;
 use serde::Serialize;
@@ -38,6 +38,8 @@ pub enum RootMsg {
         id: ChildId,
         event: ChildEvent,
         origin: Origin,
+        /// What was measured for the account, where a start is judged.
+        measured: Measured,
         reply: RpcReplyPort<Answer>,
     },
     /// Stop everything; answered when all is down or the deadline has passed.
@@ -110,12 +112,15 @@ pub enum Loaded {
 }
 
 /// Answer to [`RootMsg::Ask`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// What became of the request.
     pub admission: Admission,
     /// Number of the newest notice when it was answered.
     pub seq: Seq,
+    /// Where it was denied as overcommitted: the sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<Box<Shortage>>,
 }
 
 /// What a drain left.

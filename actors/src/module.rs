@@ -10,6 +10,7 @@ use crate::files::LogFault;
 use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
 use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
 use crate::undertaker::Birth;
+use crate::vram::Vram;
 use lair_manifests::launch;
 use lair_supervision::{StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -33,6 +34,8 @@ pub struct ModuleArgs {
     pub root: ActorRef<RootMsg>,
     /// What keeps its output.
     pub pump: Pump,
+    /// What of it is on GPUs; `None`: it has none.
+    pub(crate) vram: Option<Vram>,
     /// Its log is known to be writable.
     pub log_proven: bool,
     /// It runs already and its streams are taken: a child of an earlier life.
@@ -163,8 +166,13 @@ impl ModuleState {
     fn hold(&mut self, myself: &ActorRef<ModuleMsg>, handle: Arc<dyn ChildHandle>) {
         let (owner, exit) = (myself.clone(), handle.exit());
         self.handle = Some(handle);
+        let vram = self.args.vram.take();
         tokio::spawn(async move {
-            let _ = owner.cast(ModuleMsg::Exited(exit.await));
+            let mut exit = exit.await;
+            if let Some(vram) = vram {
+                exit.leftover.extend(vram.left().await);
+            }
+            let _ = owner.cast(ModuleMsg::Exited(exit));
         });
     }
 

@@ -6,6 +6,7 @@
 use crate::decode::{Sink, View};
 use crate::launch::Mode;
 use crate::numbers::Count;
+use crate::nvml::Nvml;
 use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::MemorySize;
@@ -43,7 +44,7 @@ record! {
         /// Memory of all modules together.
         memory: MemoryKeys = MemoryKeys { budget: None, reserve: None },
         /// GPUs.
-        gpu: GpuKeys = GpuKeys { reserve: None, nvml: true },
+        gpu: GpuKeys = GpuKeys { reserve: None, nvml: Nvml::System },
         /// Who else may speak on the socket.
         access: Access = Access { uids: Vec::new(), gids: Vec::new() },
         /// Whether faults may be injected.
@@ -101,8 +102,8 @@ record! {
     pub struct GpuKeys {
         /// Memory that stays free on each.
         reserve: Option<MemorySize> = None,
-        /// Whether NVIDIA's library is asked.
-        nvml: bool = true,
+        /// Whether NVIDIA's library is asked: true, false, or the path of another one.
+        nvml: Nvml = Nvml::System,
     }
 }
 
@@ -159,7 +160,7 @@ impl Default for RuntimeConfig {
             },
             gpu: GpuKeys {
                 reserve: None,
-                nvml: true,
+                nvml: Nvml::System,
             },
             access: Access {
                 uids: Vec::new(),

@@ -18,6 +18,7 @@ pub mod integrity;
 pub mod launch;
 pub mod module;
 pub mod numbers;
+pub mod nvml;
 pub mod parse;
 pub mod plan;
 pub mod problem;

@@ -16,6 +16,7 @@ use crate::words::EnvName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod gpu;
 mod policy;
 mod probes;
 
@@ -172,7 +173,10 @@ impl<'p> Planner<'p> {
         if let Some(zone) = own.get("TZ") {
             base.insert("TZ".to_owned(), zone.clone());
         }
+        let gpus = gpu::native(&self.gpus);
+        base.extend(gpus.clone());
         self.environment(base, &native.pass_env, &native.env, "/runtime/native/env");
+        self.keep_gpus(&gpus, "/runtime/native/env");
         let argv = self.command(&native.command, "/runtime/native/command");
         let workdir = self.text(&native.workdir, "/runtime/native/workdir");
         let health = &self.module.runtime.health;
@@ -201,12 +205,9 @@ impl<'p> Planner<'p> {
     }
 
     fn container(&mut self, c: &Container) -> Option<ContainerLaunch> {
-        self.environment(
-            BTreeMap::new(),
-            &c.pass_env,
-            &c.env,
-            "/runtime/container/env",
-        );
+        let gpus = gpu::container(&self.gpus);
+        self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
+        self.keep_gpus(&gpus, "/runtime/container/env");
         let image = self.text(&c.image, "/runtime/container/image");
         let words = c.command.iter().map(Secret::text);
         let command = self.words(words, "/runtime/container/command");
@@ -233,6 +234,7 @@ impl<'p> Planner<'p> {
             read_only: c.read_only,
             init: c.init,
             engine: c.engine.as_str().to_owned(),
+            gpu_devices: self.gpus.clone(),
         })
     }
 
@@ -257,6 +259,22 @@ impl<'p> Planner<'p> {
         }
         self.env.extend(values);
         self.env.extend(self.context.set.clone());
+    }
+
+    /// A variable that would give it other GPUs than those it asked for is a mistake, not a way around the account.
+    fn keep_gpus(&mut self, ours: &BTreeMap<String, String>, pointer: &str) {
+        for name in gpu::changed(ours, &self.env) {
+            let origin = &self.module.origin;
+            let what = format!("`{name}` would show it other GPUs than it asked for");
+            let problem = Problem::of_file(ProblemKind::Invalid, &origin.file, what);
+            self.problems.push(Problem {
+                pointer: format!("{}{pointer}/{name}", origin.pointer),
+                help: Some(
+                    "ask by `runtime.resources.gpu`; its value is then `${gpu.uuids}`".to_owned(),
+                ),
+                ..problem
+            });
+        }
     }
 
     fn sandbox(&mut self) -> Option<Sandbox> {

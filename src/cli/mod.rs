@@ -11,6 +11,7 @@ mod fast;
 mod files;
 mod find;
 pub mod flags;
+mod hand_over;
 mod host;
 mod lifecycle;
 mod log;
@@ -18,6 +19,7 @@ mod notify;
 mod out;
 mod print;
 mod query;
+mod resources;
 mod run;
 mod serve;
 mod style;
@@ -105,6 +107,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Wait(args) => watch::wait(global, args),
         Verb::Validate(args) => files::validate(global, args),
         Verb::Explain(args) => files::explain(global, args),
+        Verb::Plan(args) => resources::plan(global, args),
+        Verb::Gpus => resources::gpus(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {

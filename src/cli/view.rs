@@ -271,6 +271,17 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         let by = held(r.pids.enforced, r.pids.by.as_deref());
         row("Tasks", &format!("{now}/{limit}{by}"));
     }
+    for gpu in &m.resources.gpu {
+        let has = match (gpu.memory, gpu.in_use) {
+            (Some(memory), _) => bytes(memory),
+            (None, Some(false)) => "not in use".into(),
+            (None, _) => "unknown".into(),
+        };
+        let of = gpu
+            .vram
+            .map_or_else(|| " (alone)".into(), |v| format!("/{}", bytes(v)));
+        row("GPU", &format!("{} {has}{of}", gpu.uuid));
+    }
     if !m.ports.is_empty() {
         let all: Vec<String> = m
             .ports

@@ -3,10 +3,12 @@
 //! Owns: nothing; it is a cheap clone of senders and published state. Promises: every call gets exactly one answer,
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
+mod account;
 mod why;
 mod words;
 
 pub(crate) use why::recorded;
+pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
@@ -15,18 +17,20 @@ use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
 use lair_actors::dossier::Archive;
 use lair_actors::events::{Batch, EventLog, KEPT};
-use lair_actors::facts::{GpuReader, Sampler};
+use lair_actors::facts::{GpuDesk, Meter, Sampler};
 use lair_actors::fault::Fault;
 use lair_actors::files::last_run;
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
 use lair_actors::status::{ModuleStatus, Renderer};
 use lair_actors::view::{Board, View};
-use lair_manifests::config::{IfRuntimeDies, RuntimeConfig};
+use lair_manifests::config::RuntimeConfig;
 use lair_manifests::launch::LaunchPlan;
+use lair_supervision::account::Rules;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,13 +58,17 @@ pub(crate) struct Inner {
     pub native: Option<Arc<NativeBackend>>,
     /// Why the ledger of an earlier life was not used, if it wasn't.
     pub ignored: Option<String>,
-    pub orphan_grace: Duration,
-    pub if_runtime_dies: IfRuntimeDies,
+    /// The keeper's orders for when this process ends without a word.
+    pub orders: DeathPolicy,
     pub seed: u64,
     pub memory_total: Option<u64>,
     /// Where trees are tracked and limits held; `None`: simulated.
     pub cgroups: Option<Cgroups>,
-    pub gpus: GpuReader,
+    /// How memory is shared out.
+    pub rules: Rules,
+    pub gpus: Arc<GpuDesk>,
+    /// What the account is told of the machine.
+    pub meter: Meter,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -236,6 +244,7 @@ impl RuntimeHandle {
         Ok(Answer {
             admission,
             seq: self.inner.events.newest(),
+            shortage: None,
         })
     }
 
@@ -433,6 +442,12 @@ impl RuntimeHandle {
         &self.inner.folders.logs
     }
 
+    /// The folder of locks and sockets.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.inner.folders.run.clone()
+    }
+
     /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
     #[must_use]
     pub fn rfc3339(wall_ms: u64) -> String {
@@ -471,6 +486,10 @@ impl RuntimeHandle {
         }
     }
 
+    pub(crate) fn orders(&self) -> DeathPolicy {
+        self.inner.orders
+    }
+
     pub(crate) fn native(&self) -> Option<&Arc<NativeBackend>> {
         self.inner.native.as_ref()
     }
@@ -501,6 +520,7 @@ impl RuntimeHandle {
         Renderer {
             clock: &*i.clock,
             sampler: &i.sampler,
+            gpus: &i.gpus,
             log_dir: &i.folders.logs,
         }
         .status(view)
@@ -508,16 +528,21 @@ impl RuntimeHandle {
 
     async fn ask(&self, name: &str, event: ChildEvent, origin: Origin) -> Result<Answer, Refused> {
         let id = ChildId::new(name);
+        let measured = self.measured_for(&id, &event).await;
         let answer = self
             .call(|reply| RootMsg::Ask {
                 id,
                 event,
                 origin,
+                measured,
                 reply,
             })
             .await?;
         match answer.admission {
-            Admission::Denied(why) => Err(denied(why, name)),
+            Admission::Denied(why) => Err(match &answer.shortage {
+                Some(short) => overcommitted(short),
+                None => denied(why, name),
+            }),
             Admission::Accepted { .. }
             | Admission::AlreadySatisfied { .. }
             | Admission::Deferred { .. } => Ok(answer),

@@ -206,6 +206,13 @@ impl KeeperClient {
         self.handle.unstore(tag)
     }
 
+    /// Resolves when every request has gone out, or the keeper is gone.
+    pub async fn flushed(&self) {
+        while !self.handle.is_flushed() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Is the keeper known to be gone?
     #[must_use]
     pub fn is_gone(&self) -> bool {

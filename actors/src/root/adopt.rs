@@ -9,6 +9,7 @@ use crate::ledger::{Mark, Standing};
 use crate::messages::Spawned;
 use crate::module::{ModuleActor, ModuleArgs, policy};
 use crate::pump::{self, StreamKey};
+use crate::vram::Vram;
 use lair_supervision::{
     ChildEvent, ChildId, ChildIdentity, ExitEvidence, ExitStatus, Origin, Phase, Readiness,
 };
@@ -56,6 +57,7 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
+            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: true,
             found: Some((handle.clone(), log.clone())),
         };

@@ -4,6 +4,7 @@
 //! decision before the next event; every request is answered once; a child's failure, or its owner's panic, never ends
 //! the root. Never: waits for a child, touches a process or a file.
 
+mod admit;
 mod adopt;
 mod apply;
 mod drain;
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::dossier::{Archive, Ended};
 use crate::events::EventLog;
 use crate::evidence::Evidence;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
 use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
@@ -26,8 +27,9 @@ use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_supervision::account::Rules;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
+    Account, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::{BTreeMap, HashMap};
@@ -75,6 +77,10 @@ pub struct RootArgs {
     pub memory: Arc<Memory>,
     /// What writes down how runs ended; none: nobody does.
     pub archive: Option<Arc<Archive>>,
+    /// How memory is shared out.
+    pub rules: Rules,
+    /// What is on the GPUs.
+    pub gpus: Arc<GpuDesk>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Is the fault gate open?
@@ -129,6 +135,8 @@ impl Actor for RootActor {
         let pump = start_pump(&me, &mut args)?;
         let log = spawn_log(&me, &pump).await?;
         let health = spawn_health(&me, &args, &pump).await?;
+        let account = Account::new(args.rules.clone());
+        args.board.with_account(|slot| *slot = account);
         Ok(RootState {
             args,
             pump,
@@ -166,12 +174,14 @@ impl Actor for RootActor {
                 id,
                 event,
                 origin,
+                measured,
                 reply,
             } => {
-                let admission = state.ask(&id, event, origin).await;
+                let (admission, shortage) = state.ask(&id, event, origin, &measured).await;
                 let _ = reply.send(Answer {
                     admission,
                     seq: state.args.events.newest(),
+                    shortage,
                 });
             }
             RootMsg::Drain {
@@ -299,6 +309,7 @@ async fn spawn_health(
         clock: args.clock.clone(),
         sink: Arc::new(Sink(me.clone())),
         sampler: args.sampler.clone(),
+        gpus: Some(args.gpus.clone()),
         logs: Arc::new(Evidence {
             board: args.board.clone(),
             pump: pump.clone(),
@@ -371,25 +382,9 @@ impl RootState {
         }
         self.leave_group(id);
         self.args.board.remove(id);
+        self.settle_account(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
-    }
-
-    async fn ask(&mut self, id: &ChildId, event: ChildEvent, origin: Origin) -> Admission {
-        if !self.children.contains_key(id) {
-            return Admission::Denied(DeniedReason::UnknownModule);
-        }
-        let starts = matches!(
-            event,
-            ChildEvent::StartRequested | ChildEvent::RestartRequested { .. }
-        );
-        if starts && self.drain.is_some() {
-            return Admission::Denied(DeniedReason::Draining);
-        }
-        // Only requests reach this, and each of them is answered by the core.
-        self.step(id, None, event, Some(origin))
-            .await
-            .unwrap_or(Admission::Denied(DeniedReason::Busy))
     }
 
     async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {

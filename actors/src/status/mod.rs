@@ -146,8 +146,21 @@ pub struct Resources {
     pub cpu_ms: Option<u64>,
     /// Processes in the tree.
     pub processes: Option<u64>,
-    /// GPU memory by device; empty: none asked for.
-    pub gpu: Vec<serde_json::Value>,
+    /// The GPUs it was given; empty: none, and none can be seen by it.
+    pub gpu: Vec<Gpu>,
+}
+
+/// A GPU that a module was given, as the driver last told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Which.
+    pub uuid: String,
+    /// Bytes it declared, shared with others; `null`: no other module may be on it.
+    pub vram: Option<u64>,
+    /// Bytes its processes have; `null`: unknown, or none of them is there.
+    pub memory: Option<u64>,
+    /// Is one of its processes there? `null`: unknown.
+    pub in_use: Option<bool>,
 }
 
 /// Memory of the tree.

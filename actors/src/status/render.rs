@@ -1,14 +1,15 @@
 //! From a published snapshot to the status object.
 
 use super::words::{errno_name, policy_word, rfc3339};
-use super::{Exit, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
+use super::{Exit, Gpu, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
 use crate::cgroup::HeldLimits;
 use crate::clock::Clock;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, GpuFacts, Sampler};
 use crate::view::View;
 use lair_supervision::status::{self as core, Lifecycle, ReasonCode};
 use lair_supervision::{ChildIdentity, Origin, StartStage, Uptime};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Renderer<'a> {
     pub clock: &'a dyn Clock,
     /// For what the tree uses.
     pub sampler: &'a Sampler,
+    /// For what is on the GPUs.
+    pub gpus: &'a Arc<GpuDesk>,
     /// Folder of all log folders.
     pub log_dir: &'a Path,
 }
@@ -119,9 +122,51 @@ impl Renderer<'_> {
                 resources.cpu_ms = Some(sampled.usage.cpu_ms);
                 resources.processes = Some(sampled.usage.pids.len() as u64);
             }
+            resources.gpu = self.on_gpus(view, Some(&sampled.usage.pids));
             hold(&mut resources, handle.limits());
+        } else {
+            resources.gpu = self.on_gpus(view, None);
         }
         resources
+    }
+
+    /// As the driver last told: a status waits for no driver.
+    fn on_gpus(&self, view: &View, pids: Option<&Vec<i32>>) -> Vec<Gpu> {
+        let Some(limit) = view
+            .plan
+            .limits
+            .gpu
+            .as_ref()
+            .filter(|gpu| !gpu.uuids.is_empty())
+        else {
+            return Vec::new();
+        };
+        let facts = pids.and_then(|_| self.gpus.recent(FRESH));
+        let known = match facts.as_deref() {
+            Some(GpuFacts::Present(gpus)) => gpus.as_slice(),
+            Some(GpuFacts::Unavailable(_)) | None => &[],
+        };
+        let one = |uuid: &String| {
+            let card = known.iter().find(|gpu| gpu.uuid.as_ref() == Some(uuid));
+            let mine: Option<Vec<_>> = card.zip(pids).map(|(card, pids)| {
+                let clients = card.clients.iter();
+                clients
+                    .filter(|client| pids.contains(&client.pid))
+                    .collect()
+            });
+            if let Some(mine) = &mine {
+                let pids = mine.iter().map(|client| client.pid);
+                self.gpus.remember(pids, &view.plan.spec.id, view.child.inc);
+            }
+            let memory = mine.as_ref().filter(|mine| !mine.is_empty());
+            Gpu {
+                uuid: uuid.clone(),
+                vram: limit.vram,
+                memory: memory.and_then(|mine| mine.iter().map(|client| client.memory).sum()),
+                in_use: mine.map(|mine| !mine.is_empty()),
+            }
+        };
+        limit.uuids.iter().map(one).collect()
     }
 
     fn logs(&self, view: &View) -> Logs {

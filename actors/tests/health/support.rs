@@ -177,6 +177,7 @@ impl World {
             sampler: Sampler::new(clock.clone()),
             clock,
             sink: sink.clone(),
+            gpus: None,
             logs,
             memory: Arc::new(Memory::default()),
             seed: 7,

@@ -112,6 +112,13 @@ impl NativeBackend {
         }
     }
 
+    /// Resolves when the keeper has been sent everything that was asked of it, or is gone.
+    pub async fn flushed(&self) {
+        if let Some(keeper) = self.shared.keepers.current() {
+            keeper.flushed().await;
+        }
+    }
+
     /// Kills what is left and waits until the keeper has ended; no other is started.
     pub async fn shutdown(&self) {
         if let Some(keeper) = self.shared.keepers.end() {

@@ -79,6 +79,11 @@ impl Handle {
         }
     }
 
+    pub(super) fn is_flushed(&self) -> bool {
+        let table = self.link.table();
+        table.queue.is_empty() || table.state != State::Open
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.link.table().state == State::Gone
     }
