@@ -501,6 +501,39 @@ fn without_rights_a_limit_is_said_not_to_hold_and_why_and_what_must_hold_is_refu
     assert!(doctor.contains("not enforced"), "{doctor}");
 }
 
+// R3
+#[test]
+fn a_module_that_ran_out_of_memory_while_lair_was_away_is_ended_whole_by_the_next_lair() {
+    let lair = face::Lair::folder();
+    let go = lair.dir.join("go");
+    let script = format!(
+        "until [ -e {} ]; do sleep 0.05; done; tail /dev/zero; exec sleep 1000",
+        go.display()
+    );
+    let more = "\n  resources: { memory: { limit: 32MiB, enforce: required }, pids: 50 }\n";
+    lair.module("m", &script, more);
+    let mut lair = lair.serve(&["--start"]);
+    lair.until_state("m", "running");
+    let pid = lair.status("m")["pid"].as_i64();
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
+    let (memory, v2) = group(pid, "memory");
+    let mut daemon = lair.daemon.take().expect("a daemon");
+    daemon.kill().expect("killed");
+    daemon.wait().expect("gone");
+    fs::write(&go, "").expect("a sign");
+    face::until("the kernel has killed", SOON, || match v2 {
+        true => !is_alive(pid),
+        false => kernel(&memory, "memory.oom_control").contains("oom_kill 1"),
+    });
+    assert_eq!(is_alive(pid), !v2, "version 1 leaves the leader alone");
+    let lair = lair.serve(&[]);
+    lair.until_state("m", "failed");
+    let status = lair.status("m");
+    assert_eq!(status["exit"]["oom"], true, "{status}");
+    assert!(!is_alive(pid));
+    face::until("its group is gone", SOON, || !memory.exists());
+}
+
 #[test]
 fn doctor_says_what_holds_each_limit_here() {
     let lair = face::Lair::folder().serve(&[]);
