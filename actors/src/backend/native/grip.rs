@@ -237,17 +237,18 @@ impl Grip {
                 return;
             }
         };
+        // One that was taken over may have lost a process before anybody listened.
+        if self.end_if_short() {
+            return;
+        }
         let (weak, mut exit) = (Arc::downgrade(self), self.exit.subscribe());
         tokio::spawn(async move {
             let ended = exit.wait_for(Option::is_some);
             let short = async {
-                loop {
-                    let Ok(mut bell) = alarm.readable().await else {
-                        return;
-                    };
+                while let Ok(mut bell) = alarm.readable().await {
                     bell.clear_ready();
                     drop(bell);
-                    if !Self::over_limit(&weak).await {
+                    if Self::is_settled(&weak).await {
                         return;
                     }
                 }
@@ -256,24 +257,33 @@ impl Grip {
         });
     }
 
-    /// It rings just before the kernel kills: looks until the kill is counted. Whether to listen on.
+    /// Ends the whole module if the kernel has killed any of it for lack of memory.
+    fn end_if_short(&self) -> bool {
+        let short = self.groups.oom_kills().is_some_and(|count| count > 0);
+        if short {
+            self.kill();
+        }
+        short
+    }
+
+    /// The alarm comes just before the kernel kills: looks until the kill is counted. Whether there is nothing more to
+    /// listen for.
     #[allow(
         clippy::disallowed_methods,
         reason = "the grip has no clock; it waits for the kernel, as its other bounds do"
     )]
-    async fn over_limit(weak: &Weak<Self>) -> bool {
+    async fn is_settled(weak: &Weak<Self>) -> bool {
         for _ in 0..COUNTED_WITHIN {
             let Some(grip) = weak.upgrade() else {
-                return false;
+                return true;
             };
-            if grip.groups.oom_kills().is_some_and(|count| count > 0) {
-                grip.kill();
-                return false;
+            if grip.end_if_short() {
+                return true;
             }
             drop(grip);
             tokio::time::sleep(GLANCE).await;
         }
-        true
+        false
     }
 }
 
