@@ -5,16 +5,16 @@
 
 use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use crate::resources::Cards;
 use lair_actors::cgroup::Limit;
-use lair_actors::facts as actors;
-use lair_manifests::launch::{Launch, LaunchPlan, Mode};
+use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
-    GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
+    HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack, TrustDecision,
+    facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,24 +46,27 @@ fn plan_all(
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
-    if stack
-        .modules
-        .iter()
-        .any(|m| m.runtime.resources.gpu.is_some())
-    {
-        context.gpus = gpu_facts(inner);
-    }
-    let mut host = host_facts(inner, &context);
+    let mut cards = Cards::of(inner, stack);
+    let mut engines = Vec::new();
     if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
-        host.engines = containers::facts(&inner.engines);
+        engines = containers::facts(&inner.engines);
     }
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in stack.modules.iter().enumerate() {
+        if let Some(cards) = &cards {
+            context.gpus = cards.offered(module.name.as_str());
+        }
+        let mut host = host_facts(inner, &context);
+        host.engines.clone_from(&engines);
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
-                    let plan = grouped(stack, with_engine(plan, &host, inner));
+                    let plan = containers::with_engine(plan, &host.engines, &inner.config);
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
+                    if let Some(cards) = &mut cards {
+                        cards.give(&plan);
+                    }
                     plans.push(enforceable(inner, plan)?);
                 }
                 Err(more) => problems.extend(more),
@@ -124,60 +127,6 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     }
 }
 
-/// The driver's word, for modules that ask for a GPU.
-fn gpu_facts(inner: &Inner) -> GpuFacts {
-    if !inner.config.gpu.nvml {
-        return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
-    }
-    match inner.gpus.gpus() {
-        actors::GpuFacts::Unavailable(why) => GpuFacts::Unavailable(why),
-        actors::GpuFacts::Present(gpus) => {
-            GpuFacts::Present(gpus.into_iter().filter_map(usable).collect())
-        }
-    }
-}
-
-fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
-    if gpu.fault.is_some() {
-        return None;
-    }
-    let total = gpu.memory_total?;
-    Some(facts::Gpu {
-        uuid: gpu.uuid?,
-        pci: gpu.pci.unwrap_or_default(),
-        index: gpu.index,
-        name: gpu.name.unwrap_or_default(),
-        memory_total: total,
-        memory_free: gpu.memory_used.map(|used| total.saturating_sub(used)),
-    })
-}
-
-/// Which engine `auto` is: the first that answers.
-fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
-    let Launch::Container(launch) = &mut plan.launch else {
-        return plan;
-    };
-    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
-    let named = launch.engine.clone();
-    let found = host
-        .engines
-        .iter()
-        .filter(usable)
-        .find(|e| named == "auto" || named == e.name);
-    if let Some(engine) = found {
-        launch.engine.clone_from(&engine.name);
-        let version = engine.version.as_deref().unwrap_or("of unknown version");
-        let why = if named == "auto" {
-            "the first that answers"
-        } else {
-            "as the manifest says"
-        };
-        let line = format!("engine: {} {version}, {why}", engine.name);
-        plan.explanation.push(line);
-    }
-    plan
-}
-
 /// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
 fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
@@ -195,12 +144,12 @@ fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
             "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
-    if plan.limits.sandbox.is_some() {
-        return refuse(
-            "sandbox_unavailable",
-            "`runtime.native.sandbox`, which this version of lair can't enforce",
-            "leave it out, or run the module elsewhere",
+    if let Some((needs, has)) = plan.limits.sandbox.as_ref().and_then(unheld) {
+        let what = format!(
+            "a `runtime.native.sandbox` that needs version {needs} of the kernel's Landlock, where this kernel has {has}"
         );
+        let help = "take `enforce: best-effort`: status then shows what holds; or run the module elsewhere";
+        return refuse("sandbox_unavailable", &what, help);
     }
     Ok(plan)
 }
@@ -258,6 +207,15 @@ fn refused(refusals: &[(Refusal, TrustDecision)]) -> Refused {
     Refused::new(code, words.join("\n"))
         .help("`lair explain FILE` shows every step of the choice; `lair doctor` shows what the machine lacks")
         .with(serde_json::json!({ "refusals": why }))
+}
+
+/// The version of Landlock that a sandbox needs, and the one that is here, if that is not enough.
+fn unheld(sandbox: &lair_manifests::launch::Sandbox) -> Option<(u32, u32)> {
+    let tcp = sandbox.bind.is_some() || sandbox.connect.is_some();
+    let files = sandbox.read.is_some() || sandbox.write.is_some();
+    let needs = if tcp { 4 } else { u32::from(files) };
+    let has = lair_actors::keeper::landlock_abi();
+    (!sandbox.best_effort && has < needs).then_some((needs, has))
 }
 
 /// What a file would run as, and why, without loading it.

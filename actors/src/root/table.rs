@@ -2,10 +2,12 @@
 
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
+use crate::ledger::Mark;
 use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{GroupView, HealthView, View};
 use lair_manifests::launch::LaunchPlan;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
 use ractor::{ActorId, ActorRef};
 use std::collections::HashMap;
@@ -26,6 +28,7 @@ pub(super) struct Managed {
     /// The run before has just written its log: a restart need not ask whether it can be.
     pub log_proven: bool,
     pub health: HealthView,
+    pub exposure: Exposure,
     pub group: Option<GroupView>,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
@@ -34,6 +37,10 @@ pub(super) struct Managed {
     pub fail_next: Option<(StartFault, String)>,
     /// Label of a fault whose effect on this incarnation is still to be seen.
     pub injected: Option<(u64, String)>,
+    /// Its current run was ready in an earlier life of the runtime.
+    pub served: bool,
+    /// What the ledger says of it.
+    pub noted: Option<Mark>,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -51,11 +58,14 @@ impl Managed {
             log: None,
             log_proven: false,
             health: HealthView::default(),
+            exposure: Exposure::default(),
             group: None,
             origin: Origin::Observed,
             started: 0,
             fail_next: None,
             injected: None,
+            served: false,
+            noted: None,
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,
@@ -75,6 +85,7 @@ impl Managed {
         let wrote = |log: &Arc<StreamStats>| log.segments() > 0 && !log.degraded();
         self.log_proven = just_ended && self.log.as_ref().is_some_and(wrote);
         self.started = place;
+        self.exposure = Exposure::default();
         self.log = None;
         self.started_ms = None;
         self.finished_ms = None;
@@ -88,11 +99,28 @@ impl Managed {
         self.finished_ms = None;
     }
 
+    /// The run is one of an earlier life: its beginning is not now.
+    pub fn adopted(&mut self, log: Option<Arc<StreamStats>>, since_ms: u64) {
+        self.log = log;
+        self.started_ms = Some(since_ms);
+        self.finished_ms = None;
+    }
+
+    /// When the current run came up.
+    pub fn started_ms(&self) -> Option<u64> {
+        self.started_ms
+    }
+
     pub fn went_down(&mut self, wall_ms: u64) {
         self.handle = None;
         self.ready = None;
+        self.served = false;
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
+        // What it was ended for stays to be seen.
+        if self.exposure == Exposure::AsDeclared {
+            self.exposure = Exposure::Unknown;
+        }
     }
 
     /// The owner has made its last report: its end is no news.
@@ -127,6 +155,7 @@ impl Managed {
             ChildEvent::LostReadiness
                 | ChildEvent::LivenessFailed { .. }
                 | ChildEvent::Stalled
+                | ChildEvent::Exposed
                 | ChildEvent::OwnerDied
                 | ChildEvent::Deadline(TimerKind::Start | TimerKind::Readiness)
         );
@@ -177,6 +206,7 @@ impl Managed {
             plan: self.plan.clone(),
             handle: self.handle.clone()?,
             ready,
+            served: self.served,
         })
     }
 
@@ -187,6 +217,7 @@ impl Managed {
             child: self.child.clone(),
             group: self.group.clone(),
             health: self.health.clone(),
+            exposure: self.exposure.clone(),
             handle: self.handle.clone(),
             log: self.log.clone(),
             origin: self.origin.clone(),
