@@ -7,7 +7,7 @@ use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
 use crate::resources::Cards;
 use lair_actors::cgroup::Limit;
-use lair_manifests::launch::{Launch, LaunchPlan, Mode};
+use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
@@ -47,11 +47,10 @@ fn plan_all(
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
     let mut cards = Cards::of(inner, stack);
-    let engines = if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
-        containers::facts(&inner.engines)
-    } else {
-        Vec::new()
-    };
+    let mut engines = Vec::new();
+    if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
+        engines = containers::facts(&inner.engines);
+    }
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in stack.modules.iter().enumerate() {
         if let Some(cards) = &cards {
@@ -63,8 +62,8 @@ fn plan_all(
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
-                    let plan = grouped(stack, with_engine(plan, &host, inner));
-                    let plan = crate::ports::allow(inner, plan)?;
+                    let plan = containers::with_engine(plan, &host.engines, &inner.config);
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
                     }
@@ -126,32 +125,6 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
         memory_total: inner.memory_total,
         ..HostFacts::default()
     }
-}
-
-/// Which engine `auto` is: the first that answers.
-fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
-    let Launch::Container(launch) = &mut plan.launch else {
-        return plan;
-    };
-    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
-    let named = launch.engine.clone();
-    let found = host
-        .engines
-        .iter()
-        .filter(usable)
-        .find(|e| named == "auto" || named == e.name);
-    if let Some(engine) = found {
-        launch.engine.clone_from(&engine.name);
-        let version = engine.version.as_deref().unwrap_or("of unknown version");
-        let why = if named == "auto" {
-            "the first that answers"
-        } else {
-            "as the manifest says"
-        };
-        let line = format!("engine: {} {version}, {why}", engine.name);
-        plan.explanation.push(line);
-    }
-    plan
 }
 
 /// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.

@@ -65,13 +65,13 @@ pub(crate) struct Inner {
     pub memory_total: Option<u64>,
     /// Where trees are tracked and limits held; `None`: simulated.
     pub cgroups: Option<Cgroups>,
+    /// The container engines.
+    pub engines: Arc<Engines>,
     /// How memory is shared out.
     pub rules: Rules,
     pub gpus: Arc<GpuDesk>,
     /// What the account is told of the machine.
     pub meter: Meter,
-    /// The container engines.
-    pub engines: Arc<Engines>,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -512,6 +512,11 @@ impl RuntimeHandle {
         }
     }
 
+    /// The container engines.
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
+        &self.inner.engines
+    }
+
     pub(crate) fn orders(&self) -> DeathPolicy {
         self.inner.orders
     }
@@ -534,11 +539,6 @@ impl RuntimeHandle {
                 }
             }
         });
-    }
-
-    /// The container engines.
-    pub(crate) fn engines(&self) -> &Arc<Engines> {
-        &self.inner.engines
     }
 
     /// The log pump, for those who must know that it is quiet.
