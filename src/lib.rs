@@ -15,6 +15,7 @@ mod folders;
 pub mod handle;
 mod prepare;
 pub mod resources;
+mod resume;
 mod runtime;
 pub mod signals;
 pub mod tail;

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod cgroup;
 pub mod clock;
+pub mod dossier;
 pub mod events;
 pub mod evidence;
 pub mod facts;
@@ -14,6 +15,7 @@ pub mod fault;
 pub mod files;
 pub mod health;
 pub mod keeper;
+pub mod ledger;
 pub mod log;
 pub mod messages;
 pub mod module;

@@ -48,6 +48,20 @@ pub enum RootMsg {
         origin: Origin,
         reply: RpcReplyPort<DrainReport>,
     },
+    /// Take over a child of an earlier life; answered when it is up, `false` if it can't be.
+    Adopt {
+        id: ChildId,
+        inc: u64,
+        started: Box<crate::backend::Started>,
+        mark: Option<crate::ledger::Mark>,
+        reply: RpcReplyPort<bool>,
+    },
+    /// Go on with a module of an earlier life of which no child was found; answered when that is decided.
+    GoOn {
+        id: ChildId,
+        mark: crate::ledger::Mark,
+        reply: RpcReplyPort<()>,
+    },
     /// Skip the rest of the grace in a drain under way.
     DrainNow,
     /// Do something bad on purpose.
@@ -237,4 +251,6 @@ pub struct Watch {
     pub handle: Arc<dyn ChildHandle>,
     /// Where the child says that it is ready, where the launch has that.
     pub ready: Option<ReadySource>,
+    /// It was ready in an earlier life of the runtime: it is not asked again whether it has come up.
+    pub served: bool,
 }

@@ -38,6 +38,8 @@ pub struct ModuleArgs {
     pub(crate) vram: Option<Vram>,
     /// Its log is known to be writable.
     pub log_proven: bool,
+    /// It runs already and its streams are taken: a child of an earlier life.
+    pub found: Option<(Arc<dyn ChildHandle>, Option<Arc<StreamStats>>)>,
 }
 
 /// One incarnation.
@@ -103,6 +105,10 @@ impl Actor for ModuleActor {
 
 impl ModuleState {
     fn launch(&mut self, myself: &ActorRef<ModuleMsg>) {
+        if let Some((handle, log)) = self.args.found.take() {
+            self.log = log;
+            return self.hold(myself, handle);
+        }
         let (backend, order) = (self.args.backend.clone(), self.args.order.clone());
         let logs = self.check_logs();
         let start = async move {
@@ -148,8 +154,18 @@ impl ModuleState {
         let log = self.attach(streams);
         self.log.clone_from(&log);
         self.start = None;
-        self.handle = Some(handle.clone());
+        self.hold(myself, handle.clone());
+        self.report(ModuleReport::Spawned(Box::new(Spawned {
+            identity,
+            handle,
+            ready,
+            log,
+        })));
+    }
+
+    fn hold(&mut self, myself: &ActorRef<ModuleMsg>, handle: Arc<dyn ChildHandle>) {
         let (owner, exit) = (myself.clone(), handle.exit());
+        self.handle = Some(handle);
         let vram = self.args.vram.take();
         tokio::spawn(async move {
             let mut exit = exit.await;
@@ -158,12 +174,6 @@ impl ModuleState {
             }
             let _ = owner.cast(ModuleMsg::Exited(exit));
         });
-        self.report(ModuleReport::Spawned(Box::new(Spawned {
-            identity,
-            handle,
-            ready,
-            log,
-        })));
     }
 
     fn key(&self) -> StreamKey {
@@ -252,7 +262,7 @@ fn log_fault(fault: &LogFault) -> StartFault {
 }
 
 /// The manifest's words as the pump's.
-fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
+pub(crate) fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
     crate::files::LogPolicy {
         max_size: logs.max_size,
         max_files: usize::try_from(logs.max_files).unwrap_or(usize::MAX),

@@ -10,6 +10,7 @@
 
 mod check;
 pub mod config;
+pub mod data;
 mod decode;
 pub mod facts;
 pub mod health;

@@ -3,7 +3,7 @@
 pub use super::flags::{
     Call, Completion, Down, Events, Explain, Files, Kill, Load, Logs, ModeArg, Names, Plan, Ps,
     Run, Schema, SchemaArg, Serve, Start, Status, Stop, StopWait, StreamArg, Up, UpWait, Wait,
-    WaitArg,
+    WaitArg, Why,
 };
 use super::style::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -124,9 +124,11 @@ pub enum Verb {
     /// Wait until a module is in a state.
     #[command(after_help = "Example:\n  lair wait redis --for ready --timeout 1m")]
     Wait(Wait),
-    /// Say why a module is in its state.
-    #[command(after_help = "Example:\n  lair why redis")]
-    Why(Names),
+    /// Say why a module is in its state, or why one of its runs ended as it did.
+    #[command(
+        after_help = "Example:\n  lair why redis\n  lair why redis --run -1\n  lair why redis --bundle redis.tar.zst"
+    )]
+    Why(Why),
     /// Check manifests without running anything.
     #[command(after_help = "Example:\n  lair validate *.yaml")]
     Validate(Files),

@@ -103,6 +103,9 @@ pub struct Serve {
     /// Time for all modules to stop on SIGTERM.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", default_value = "30s")]
     pub drain: Duration,
+    /// Take everything over from the lair that runs on these folders, without a module noticing.
+    #[arg(long)]
+    pub takeover: bool,
     /// Allow fault injection.
     #[arg(long)]
     pub allow_faults: bool,
@@ -269,6 +272,20 @@ pub struct Events {
     pub since: Option<u64>,
     /// Only of these modules.
     pub names: Vec<String>,
+}
+
+/// `lair why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// This run; -1 is the one before the newest.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub run: Option<i64>,
+    /// Put all that a bug report needs into this file, without secrets: a tar archive, compressed if it ends in .zst.
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// `lair wait`

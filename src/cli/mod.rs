@@ -4,12 +4,14 @@
 //! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
 
 pub mod args;
+mod bundle;
 pub mod error;
 pub mod exit;
 mod fast;
 mod files;
 mod find;
 pub mod flags;
+mod hand_over;
 mod host;
 mod lifecycle;
 mod log;
@@ -25,6 +27,7 @@ mod time;
 mod up;
 mod view;
 mod watch;
+mod why;
 
 use args::{Cli, Global, Verb};
 use clap::{CommandFactory, FromArgMatches};
@@ -97,7 +100,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
-        Verb::Why(args) => query::why(global, args),
+        Verb::Why(args) => why::why(global, args),
         Verb::Call(args) => query::call(global, args),
         Verb::Logs(args) => watch::logs(global, args),
         Verb::Events(args) => watch::events(global, args),

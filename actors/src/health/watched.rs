@@ -70,13 +70,19 @@ impl Watched {
             plan,
             handle,
             ready,
+            served,
         } = watch;
         let workers = workers(&plan);
         let known = context.args.memory.recall(&id, inc);
         let mut watched = match known {
             Some(known) => Watched::resumed(id, handle, workers, known),
             None => {
-                let known = unknown(inc, &workers, &plan, context);
+                let mut known = unknown(inc, &workers, &plan, context);
+                if served {
+                    known.state = known.state.served();
+                    known.lines.set(ProbeKind::Startup);
+                    known.lines.set(ProbeKind::Readiness);
+                }
                 Watched::resumed(id, handle, workers, known)
             }
         };

@@ -89,10 +89,12 @@ impl RootState {
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
-        let origin = known.origin.clone();
+        // The intent comes before the deed.
+        self.note(id);
         if moved {
             self.settle_account(id);
         }
+        let origin = self.children.get(id)?.origin.clone();
         Some(Todo {
             effects,
             origin,
@@ -134,8 +136,8 @@ impl RootState {
                 }
             }
             Effect::Entomb => self.entomb(id),
-            // The keeper holds identity and exit status of native children for the next life; the disk ledger for
-            // containers comes with adoption.
+            // The ledger is written with every change of state, before its effects; the streams of a survivor are
+            // handed over before it is adopted.
             Effect::ConfirmLedger
             | Effect::EraseLedger
             | Effect::AttachLogs
@@ -202,6 +204,7 @@ impl RootState {
             pump: self.pump.clone(),
             vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
+            found: None,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {

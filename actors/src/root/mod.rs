@@ -5,6 +5,7 @@
 //! the root. Never: waits for a child, touches a process or a file.
 
 mod admit;
+mod adopt;
 mod apply;
 mod drain;
 mod groups;
@@ -13,13 +14,15 @@ mod table;
 
 use crate::backend::Backend;
 use crate::clock::Clock;
+use crate::dossier::{Archive, Ended};
 use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
+use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::{Pump, PumpEvent, PumpOptions};
+use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
@@ -72,6 +75,8 @@ pub struct RootArgs {
     pub sampler: Arc<Sampler>,
     /// What the health actor's lives have in common.
     pub memory: Arc<Memory>,
+    /// What writes down how runs ended; none: nobody does.
+    pub archive: Option<Arc<Archive>>,
     /// How memory is shared out.
     pub rules: Rules,
     /// What is on the GPUs.
@@ -80,6 +85,10 @@ pub struct RootArgs {
     pub seed: u64,
     /// Is the fault gate open?
     pub faults: bool,
+    /// The desk of the log pump from which a kill takes nothing; `None`: one that goes with this process.
+    pub desk: Option<KeptDesk>,
+    /// What the next life must know; `None`: there is none.
+    pub ledger: Option<Ledger>,
 }
 
 /// The behaviour; all data is in [`RootState`].
@@ -121,9 +130,9 @@ impl Actor for RootActor {
     async fn pre_start(
         &self,
         me: ActorRef<RootMsg>,
-        args: RootArgs,
+        mut args: RootArgs,
     ) -> Result<RootState, ActorProcessingErr> {
-        let pump = start_pump(&me, &args)?;
+        let pump = start_pump(&me, &mut args)?;
         let log = spawn_log(&me, &pump).await?;
         let health = spawn_health(&me, &args, &pump).await?;
         let account = Account::new(args.rules.clone());
@@ -180,6 +189,20 @@ impl Actor for RootActor {
                 origin,
                 reply,
             } => state.begin_drain(within, origin, reply).await,
+            RootMsg::Adopt {
+                id,
+                inc,
+                started,
+                mark,
+                reply,
+            } => {
+                let adopted = state.adopt(&id, inc, *started, mark).await;
+                let _ = reply.send(adopted);
+            }
+            RootMsg::GoOn { id, mark, reply } => {
+                state.go_on_without(&id, mark).await;
+                let _ = reply.send(());
+            }
             RootMsg::DrainNow => state.hurry_drain().await,
             RootMsg::DrainDeadline => state.drain_deadline().await,
             RootMsg::Inject {
@@ -209,6 +232,17 @@ impl Actor for RootActor {
         Ok(())
     }
 
+    async fn post_stop(
+        &self,
+        _me: ActorRef<RootMsg>,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(ledger) = state.args.ledger.as_mut().filter(|_| state.up == 0) {
+            ledger.erase();
+        }
+        Ok(())
+    }
+
     async fn handle_supervisor_evt(
         &self,
         _me: ActorRef<RootMsg>,
@@ -232,7 +266,7 @@ impl Actor for RootActor {
     }
 }
 
-fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProcessingErr> {
+fn start_pump(me: &ActorRef<RootMsg>, args: &mut RootArgs) -> Result<Pump, ActorProcessingErr> {
     let root = me.clone();
     let sink = move |event| {
         let (key, fault, dropped) = match event {
@@ -251,7 +285,7 @@ fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProc
             dropped,
         });
     };
-    let pump = Pump::start(args.logs.clone(), sink)?;
+    let pump = Pump::start_at(args.logs.clone(), args.desk.take(), sink)?;
     let _ = args.pump.set(pump.clone());
     Ok(pump)
 }
@@ -307,6 +341,7 @@ impl RootState {
             .of(plan.mode)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
+        let written = plan.clone();
         let full = self.children.len() >= MAX_MODULES;
         let outcome = match self.children.get_mut(&id) {
             Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
@@ -322,7 +357,11 @@ impl RootState {
                 Loaded::New
             }
         };
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.loaded(&written);
+        }
         self.join_group(&id);
+        self.note(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -338,6 +377,9 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.unloaded(id);
+        }
         self.leave_group(id);
         self.args.board.remove(id);
         self.settle_account(id);
@@ -350,6 +392,8 @@ impl RootState {
             return;
         };
         let mut orphan = false;
+        let ends = !matches!(report, ModuleReport::Spawned(_));
+        let before = (ends && known.child.inc == inc).then(|| Arc::new(known.view()));
         let event = match report {
             ModuleReport::Spawned(spawned) => {
                 let identity = spawned.identity.clone();
@@ -373,6 +417,7 @@ impl RootState {
         };
         let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        self.keep_dossier(id, inc, before);
         if came_up {
             self.tell_shortfalls(id, inc);
         }
@@ -383,7 +428,7 @@ impl RootState {
     }
 
     /// Tells of each limit that was asked for and does not hold.
-    fn tell_shortfalls(&self, id: &ChildId, inc: u64) {
+    fn tell_shortfalls(&mut self, id: &ChildId, inc: u64) {
         let known = self.children.get(id).filter(|k| k.child.inc == inc);
         let handle = known.and_then(|k| k.handle.as_ref());
         for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
@@ -393,6 +438,14 @@ impl RootState {
                 reason: short.why,
             };
             self.publish_for(id, inc, kind, Origin::Observed);
+        }
+    }
+
+    /// Hands a run that has ended to those who write down how.
+    fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<crate::view::View>>) {
+        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
+            let after = self.args.board.get(id.as_str());
+            archive.keep(Ended { run, before, after });
         }
     }
 
@@ -474,13 +527,13 @@ impl RootState {
         }
     }
 
-    fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
+    fn publish(&mut self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
         let inc = self.children.get(id).map_or(0, |k| k.child.inc);
         self.publish_for(id, inc, kind, origin)
     }
 
-    fn publish_for(&self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
-        self.args.events.append(Notice {
+    fn publish_for(&mut self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
+        let seq = self.args.events.append(Notice {
             seq: Seq(0),
             at: self.now(),
             wall_ms: self.args.clock.wall_ms(),
@@ -488,7 +541,11 @@ impl RootState {
             inc,
             origin,
             kind,
-        })
+        });
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.told(seq);
+        }
+        seq
     }
 
     fn show(&self, id: &ChildId) {

@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
+use crate::ledger::Mark;
 use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{GroupView, HealthView, View};
@@ -34,6 +35,10 @@ pub(super) struct Managed {
     pub fail_next: Option<(StartFault, String)>,
     /// Label of a fault whose effect on this incarnation is still to be seen.
     pub injected: Option<(u64, String)>,
+    /// Its current run was ready in an earlier life of the runtime.
+    pub served: bool,
+    /// What the ledger says of it.
+    pub noted: Option<Mark>,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -56,6 +61,8 @@ impl Managed {
             started: 0,
             fail_next: None,
             injected: None,
+            served: false,
+            noted: None,
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,
@@ -88,9 +95,22 @@ impl Managed {
         self.finished_ms = None;
     }
 
+    /// The run is one of an earlier life: its beginning is not now.
+    pub fn adopted(&mut self, log: Option<Arc<StreamStats>>, since_ms: u64) {
+        self.log = log;
+        self.started_ms = Some(since_ms);
+        self.finished_ms = None;
+    }
+
+    /// When the current run came up.
+    pub fn started_ms(&self) -> Option<u64> {
+        self.started_ms
+    }
+
     pub fn went_down(&mut self, wall_ms: u64) {
         self.handle = None;
         self.ready = None;
+        self.served = false;
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
     }
@@ -177,6 +197,7 @@ impl Managed {
             plan: self.plan.clone(),
             handle: self.handle.clone()?,
             ready,
+            served: self.served,
         })
     }
 

@@ -220,20 +220,18 @@ fn health(view: &View) -> Health {
 
 fn reason(reason: &core::Reason, life: &Lifecycle, view: &View) -> Reason {
     let exit = life.exit.as_ref();
-    let mut evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
+    let evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
     let short = exit.is_some_and(|e| e.oom == Some(true));
-    if short {
-        evidence.push(match view.plan.limits.memory {
-            Some(limit) => format!(
-                "it needed more than its memory limit of {} (`runtime.resources.memory`); all of it was ended",
-                bytes(limit)
-            ),
-            None => "the machine had no memory left for it".to_owned(),
+    let mut message = reason.message.clone();
+    if short && matches!(reason.code, ReasonCode::Crashed | ReasonCode::GaveUp) {
+        message.push_str(&match view.plan.limits.memory {
+            Some(limit) => format!(" (its limit is {})", bytes(limit)),
+            None => " (the machine had none left)".to_owned(),
         });
     }
     Reason {
         code: word(&reason.code),
-        message: reason.message.clone(),
+        message,
         stage: reason.stage.as_ref().map(word),
         errno: reason.errno.map(errno_name),
         evidence,

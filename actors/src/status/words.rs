@@ -2,7 +2,7 @@
 
 use crate::files::{Stamp, Stamper};
 use lair_supervision::{
-    ChildIdentity, ExitEvidence, ExitStatus, ProbeKind, RestartType, StopCause,
+    ChildIdentity, ExitEvidence, ExitStatus, ProbeKind, RestartType, StopCause, Tri,
 };
 
 /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
@@ -54,6 +54,9 @@ pub fn exit_words(status: ExitStatus, evidence: &ExitEvidence) -> String {
     };
     if let Some(signal) = evidence.by_us {
         words.push_str(&format!(" by_us={signal}"));
+    }
+    if evidence.oom == Tri::Yes {
+        words.push_str(" oom=yes");
     }
     if evidence.log_dropped > 0 {
         words.push_str(&format!(" dropped={}", evidence.log_dropped));

@@ -221,6 +221,7 @@ impl World {
             plan,
             handle,
             ready,
+            served: false,
         };
         self.actor.cast(HealthMsg::Watch(Box::new(watch))).unwrap();
         settle().await;

@@ -1,6 +1,7 @@
 //! Results, as documented by `rpc.discover`.
 
 use crate::bridge::wire::RpcError;
+use lair_actors::dossier::Dossier;
 use lair_actors::messages::{Answer, Loaded};
 use lair_actors::status::ModuleStatus;
 use lair_supervision::{Admission, DeniedReason, Seq};
@@ -21,6 +22,11 @@ pub struct Subscribed {
 #[derive(Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Status(#[schemars(with = "Value")] pub ModuleStatus);
+
+/// A run's dossier: `docs/why.md` shows the object.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Why(#[schemars(with = "Value")] pub Box<Dossier>);
 
 /// All modules.
 #[derive(Serialize, JsonSchema)]

@@ -1,5 +1,6 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
+use super::adopt::notify_tag;
 use super::{Shared, command};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
@@ -8,6 +9,7 @@ use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, S
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
@@ -34,6 +36,7 @@ pub(super) struct Grip {
     notify: Option<PathBuf>,
     by_us: AtomicI32,
     released: AtomicBool,
+    frozen: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
@@ -59,6 +62,7 @@ impl Grip {
             notify,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
             shared,
         })
@@ -272,6 +276,10 @@ impl Grip {
 
 impl ChildHandle for Grip {
     fn signal(&self, signal: i32, scope: Scope) {
+        // What is held still would take notice of nothing but KILL.
+        if self.frozen.swap(false, Ordering::Relaxed) {
+            let _ = self.groups.freeze(false);
+        }
         self.by_us.store(signal, Ordering::Relaxed);
         let scope = match scope {
             Scope::Leader => keeper::Scope::Leader,
@@ -334,6 +342,11 @@ impl ChildHandle for Grip {
         self.shortfalls.clone()
     }
 
+    fn freeze(&self, still: bool) -> io::Result<()> {
+        self.frozen.store(still, Ordering::Relaxed);
+        self.groups.freeze(still)
+    }
+
     fn release(&self) {
         if !self.released.swap(true, Ordering::Relaxed) {
             let _ = self.keeper.ack(self.key);
@@ -346,6 +359,9 @@ impl Grip {
     fn unlink(&self) {
         if let Some(path) = &self.notify {
             let _ = fs::remove_file(path);
+            if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                self.shared.keepers.unstore(&notify_tag(name));
+            }
         }
     }
 }

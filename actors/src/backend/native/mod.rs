@@ -5,18 +5,29 @@
 //! be known is `unknown`. Never: forks, waits for a pid, or signals a number that it has not verified.
 
 mod account;
+mod adopt;
 mod command;
 mod grip;
+mod keepers;
 mod notify;
 
-use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
+use super::{
+    Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor, is_transient,
+};
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
-use crate::keeper::{CgroupDir, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use crate::keeper::{
+    CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
+    SpawnedChild, Stage,
+};
+use adopt::Left;
 use grip::Grip;
+use keepers::Keepers;
 use lair_manifests::launch::{Launch, Limits, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,25 +51,78 @@ pub struct NativeBackend {
 }
 
 pub(super) struct Shared {
-    keeper: KeeperClient,
+    keepers: Arc<Keepers>,
+    left: Left,
     options: NativeOptions,
     cgroups: Cgroups,
     starts: Semaphore,
 }
 
 impl NativeBackend {
-    /// Uses a running keeper.
+    /// Uses a running keeper, and no other if it dies.
     #[must_use]
     pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
+        Self::inheriting(keeper, None, Inheritance::default(), options)
+    }
+
+    /// Uses a running keeper, another one of this kind when it dies, and has what an earlier life left with it to be
+    /// claimed.
+    #[must_use]
+    pub fn inheriting(
+        keeper: KeeperClient,
+        again: Option<KeeperOptions>,
+        left: Inheritance,
+        options: NativeOptions,
+    ) -> Self {
+        let left = Left::sort(&keeper, left.children, left.stored);
+        let keepers = Keepers::new(keeper, again);
         let cgroups = Cgroups::find(&options.instance);
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
         NativeBackend {
             shared: Arc::new(Shared {
-                keeper,
+                keepers,
+                left,
                 options,
                 cgroups,
                 starts,
             }),
+        }
+    }
+
+    /// The keeper in service.
+    #[must_use]
+    pub fn keeper_pid(&self) -> i32 {
+        self.shared.keepers.itself().pid
+    }
+
+    /// Has the keeper hold duplicates of these descriptors for the next life.
+    pub fn store(&self, tag: CString, fds: Vec<OwnedFd>) {
+        self.shared.keepers.store(tag, fds);
+    }
+
+    /// Changes what the keeper does when this process ends.
+    pub fn set_policy(&self, policy: DeathPolicy) {
+        if let Some(Err(error)) = self
+            .shared
+            .keepers
+            .current()
+            .map(|keeper| keeper.set_policy(policy))
+        {
+            tracing::warn!(%error, "the keeper was not told what to do when lair ends");
+        }
+    }
+
+    /// Resolves when the keeper has been sent everything that was asked of it, or is gone.
+    pub async fn flushed(&self) {
+        if let Some(keeper) = self.shared.keepers.current() {
+            keeper.flushed().await;
+        }
+    }
+
+    /// Kills what is left and waits until the keeper has ended; no other is started.
+    pub async fn shutdown(&self) {
+        if let Some(keeper) = self.shared.keepers.end() {
+            keeper.shutdown().await;
         }
     }
 
@@ -82,6 +146,21 @@ impl Backend for NativeBackend {
 
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         Box::pin(start(self.shared.clone(), order))
+    }
+
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        let survivors = self.shared.left.list();
+        Box::pin(async move { survivors })
+    }
+
+    fn adopt(&self, order: StartOrder) -> BoxFuture<Option<Started>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { adopt::adopt(&shared, &order) })
+    }
+
+    fn disown(&self) -> Vec<String> {
+        let keeper = self.shared.keepers.current();
+        keeper.map_or_else(Vec::new, |keeper| self.shared.left.disown(&keeper))
     }
 
     // The keeper has the request already, and carries it out when it comes to it.
@@ -118,14 +197,18 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     }
     let groups = limit(&shared.cgroups, &name, &order.plan.limits)?;
     spec.cgroups.extend(join(&groups));
-    let child = match shared.keeper.spawn(spec).await {
+    let keeper = shared.keepers.living().await.ok_or_else(|| {
+        let gone = "cannot create the process: the keeper has been ended".into();
+        fault(StartStage::Create, None, gone)
+    })?;
+    let child = match keeper.spawn(spec).await {
         Ok(child) => child,
         Err(refused) => {
             groups.unmake();
             return Err(spawn_fault(refused, launch));
         }
     };
-    Ok(grip(shared.clone(), &order, child, groups, notify))
+    Ok(grip(shared.clone(), keeper, &order, child, groups, notify))
 }
 
 /// Makes the groups of a start. What has to hold and doesn't ends it.
@@ -155,6 +238,7 @@ fn join(groups: &ModuleGroups) -> impl Iterator<Item = CgroupDir> {
 
 fn grip(
     shared: Arc<Shared>,
+    keeper: KeeperClient,
     order: &StartOrder,
     child: SpawnedChild,
     groups: ModuleGroups,
@@ -174,12 +258,18 @@ fn grip(
     let (ready, path) = match (streams.ready, notify) {
         (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
         (None, notify) => match notify.and_then(notify::NotifySocket::hand_over) {
-            Some((socket, path)) => (Some(ReadySource::Notify(socket)), Some(path)),
+            Some((socket, path)) => {
+                let tag = adopt::notify_tag(&format!("{}.{}", order.id, order.inc));
+                if let Ok(copy) = socket.try_clone() {
+                    shared.keepers.store(tag, vec![copy]);
+                }
+                (Some(ReadySource::Notify(socket)), Some(path))
+            }
             None => (None, None),
         },
     };
     let grip = Grip::new(
-        shared.keeper.clone(),
+        keeper,
         key,
         process.pid,
         order.plan.clone(),
