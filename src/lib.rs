@@ -13,6 +13,7 @@ pub mod client;
 mod doctor;
 mod folders;
 pub mod handle;
+mod ports;
 mod prepare;
 pub mod resources;
 mod resume;

@@ -56,10 +56,11 @@ fn plan_all(
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
                     }
-                    plans.push(enforceable(inner, grouped(stack, plan))?);
+                    plans.push(enforceable(inner, plan)?);
                 }
                 Err(more) => problems.extend(more),
             },
@@ -137,12 +138,12 @@ fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
             "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
-    if plan.limits.sandbox.is_some() {
-        return refuse(
-            "sandbox_unavailable",
-            "`runtime.native.sandbox`, which this version of lair can't enforce",
-            "leave it out, or run the module elsewhere",
+    if let Some((needs, has)) = plan.limits.sandbox.as_ref().and_then(unheld) {
+        let what = format!(
+            "a `runtime.native.sandbox` that needs version {needs} of the kernel's Landlock, where this kernel has {has}"
         );
+        let help = "take `enforce: best-effort`: status then shows what holds; or run the module elsewhere";
+        return refuse("sandbox_unavailable", &what, help);
     }
     Ok(plan)
 }
@@ -200,6 +201,15 @@ fn refused(refusals: &[(Refusal, TrustDecision)]) -> Refused {
     Refused::new(code, words.join("\n"))
         .help("`lair explain FILE` shows every step of the choice; `lair doctor` shows what the machine lacks")
         .with(serde_json::json!({ "refusals": why }))
+}
+
+/// The version of Landlock that a sandbox needs, and the one that is here, if that is not enough.
+fn unheld(sandbox: &lair_manifests::launch::Sandbox) -> Option<(u32, u32)> {
+    let tcp = sandbox.bind.is_some() || sandbox.connect.is_some();
+    let files = sandbox.read.is_some() || sandbox.write.is_some();
+    let needs = if tcp { 4 } else { u32::from(files) };
+    let has = lair_actors::keeper::landlock_abi();
+    (!sandbox.best_effort && has < needs).then_some((needs, has))
 }
 
 /// What a file would run as, and why, without loading it.

@@ -11,6 +11,7 @@ use lair_actors::backend::Backend;
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
+use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
@@ -243,6 +244,14 @@ impl Runtime {
             ledger: past.ledger,
         };
         let root = spawn_root(args, supervisor).await?;
+        if inner.cgroups.is_some() {
+            tokio::spawn(exposure::watch(ExposureArgs {
+                clock: inner.clock.clone(),
+                events: inner.events.clone(),
+                board: inner.board.clone(),
+                root: root.clone(),
+            }));
+        }
         let _ = inner.root.set(root);
         let handle = RuntimeHandle::new(inner);
         handle.bury_with_root();

@@ -82,6 +82,12 @@ pub enum RootMsg {
         inc: u64,
         change: HealthReport,
     },
+    /// From the watch over sockets: what it listens on, against what it declared.
+    Exposure {
+        id: ChildId,
+        inc: u64,
+        exposure: lair_supervision::exposure::Exposure,
+    },
     /// From the clock.
     Timer {
         id: ChildId,

@@ -177,6 +177,15 @@ pub struct Port {
     pub address: String,
 }
 
+impl Port {
+    /// Meant for other machines, too.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        let local = |address: std::net::IpAddr| address.is_loopback();
+        !self.address.parse().is_ok_and(local)
+    }
+}
+
 /// How each probe is carried out; thresholds are in the spec's `probes`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProbeActions {
@@ -287,6 +296,10 @@ pub struct Limits {
     pub gpu: Option<GpuLimit>,
     /// What a native module may reach; `None`: all that its user may.
     pub sandbox: Option<Sandbox>,
+    /// Capabilities that a native module keeps, a bit each.
+    pub capabilities: u64,
+    /// It is stopped if it listens where it did not declare to.
+    pub exposure_enforced: bool,
 }
 
 /// GPUs that were chosen for a module.
@@ -309,6 +322,12 @@ pub struct Sandbox {
     pub read: Option<Vec<PathBuf>>,
     /// Absolute paths it may also write; `None`: no rule for files.
     pub write: Option<Vec<PathBuf>>,
+    /// TCP ports it may bind; `None`: any.
+    pub bind: Option<Vec<u16>>,
+    /// TCP ports it may connect to; `None`: any.
+    pub connect: Option<Vec<u16>>,
+    /// Start it with what of this can be had.
+    pub best_effort: bool,
 }
 
 fn names_only<S: serde::Serializer>(

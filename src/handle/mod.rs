@@ -184,8 +184,9 @@ impl RuntimeHandle {
     /// Makes it run. Running already is fine.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::StartRequested, origin).await
     }
 
@@ -206,15 +207,29 @@ impl RuntimeHandle {
     /// Stops it if it runs, and starts it.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn restart(
         &self,
         name: &str,
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::RestartRequested { grace }, origin)
             .await
+    }
+
+    /// Before a module that is down is started: whether its ports are somebody else's.
+    async fn check_ports(&self, name: &str) -> Result<(), Refused> {
+        let view = self.inner.board.get(name);
+        let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
+        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
+            return Ok(());
+        };
+        let board = self.inner.board.clone();
+        tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.

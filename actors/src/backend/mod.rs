@@ -138,6 +138,10 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
+    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
+    fn confinement(&self) -> Option<crate::confinement::Confinement> {
+        None
+    }
     /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
     fn limits(&self) -> HeldLimits {
         HeldLimits::default()
@@ -193,7 +197,8 @@ pub trait Backend: Send + Sync + 'static {
 pub fn is_transient(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EAGAIN
+        libc::EADDRINUSE
+            | libc::EAGAIN
             | libc::EBUSY
             | libc::EINTR
             | libc::EMFILE

@@ -28,6 +28,7 @@ use drain::Drain;
 use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_supervision::account::Rules;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{
     Account, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
@@ -214,6 +215,7 @@ impl Actor for RootActor {
             }
             RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
             RootMsg::Health { id, inc, change } => state.health(&id, inc, change).await,
+            RootMsg::Exposure { id, inc, exposure } => state.exposed(&id, inc, exposure).await,
             RootMsg::Timer { id, inc, timer } => {
                 if let Some(child) = state.children.get_mut(&id) {
                     child.forget_timer(timer);
@@ -477,6 +479,31 @@ impl RootState {
                     self.publish(id, kind, Origin::Observed);
                 }
             }
+        }
+    }
+
+    async fn exposed(&mut self, id: &ChildId, inc: u64, exposure: Exposure) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        if known.child.inc != inc || known.child.is_down() || known.exposure == exposure {
+            return;
+        }
+        let kind = NoticeKind::Exposure {
+            state: exposure.word().to_owned(),
+            sockets: exposure.sockets().iter().map(ToString::to_string).collect(),
+        };
+        // That all is well is no news, unless it was not.
+        let wrong = |verdict: &Exposure| matches!(verdict, Exposure::Violated(_));
+        let news = wrong(&exposure) || wrong(&known.exposure);
+        let ends = wrong(&exposure) && known.plan.limits.exposure_enforced;
+        known.exposure = exposure;
+        self.show(id);
+        if news {
+            self.publish(id, kind, Origin::Observed);
+        }
+        if ends {
+            self.hear(id, inc, ChildEvent::Exposed).await;
         }
     }
 

@@ -1,9 +1,10 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
 use super::adopt::notify_tag;
-use super::{Shared, command};
+use super::{Shared, command, confine};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
+use crate::confinement::Confinement;
 use crate::facts::pids;
 use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
@@ -12,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -38,6 +39,7 @@ pub(super) struct Grip {
     released: AtomicBool,
     frozen: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
+    confinement: OnceLock<Confinement>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
 }
@@ -64,6 +66,7 @@ impl Grip {
             released: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            confinement: OnceLock::new(),
             shared,
         })
     }
@@ -332,6 +335,15 @@ impl ChildHandle for Grip {
             Some(group) => Tree::Cgroup(group.to_owned()),
             None => Tree::Descendants(self.pid),
         }
+    }
+
+    fn confinement(&self) -> Option<Confinement> {
+        if let Some(known) = self.confinement.get() {
+            return Some(known.clone());
+        }
+        // Of the leader, once: what it takes from itself later is its own business.
+        let seen = confine::observed(self.pid, &self.plan.limits)?;
+        Some(self.confinement.get_or_init(|| seen).clone())
     }
 
     fn limits(&self) -> HeldLimits {
