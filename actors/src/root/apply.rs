@@ -202,7 +202,7 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
-            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
+            vram: Vram::before(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
             found: None,
         };
