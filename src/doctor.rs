@@ -1,5 +1,6 @@
 //! What the machine offers and lacks, with the one step that mends it.
 
+use crate::containers;
 use crate::handle::Inner;
 use lair_actors::cgroup::{Cgroups, Limit};
 use lair_actors::facts;
@@ -34,17 +35,32 @@ pub(crate) fn examine(inner: &Inner) -> Value {
             Some("install the NVIDIA driver if there is a GPU"),
         ),
     };
-    let engines = finding(
-        "container engines",
-        "missing",
-        "this version of lair runs no containers yet; modules run natively".into(),
-        None,
-    );
     let limits = Limit::ALL.map(|limit| limited(inner, limit));
     let mut findings = vec![tracking];
     findings.extend(limits);
-    findings.extend([own_score(), gpus, engines]);
+    findings.extend([own_score(), gpus]);
+    findings.extend(engines(inner));
     json!({ "host": host, "findings": findings })
+}
+
+/// One line an engine. One of them is enough, so the lack of another is only noted.
+fn engines(inner: &Inner) -> Vec<Value> {
+    let found = containers::look_again(&inner.engines);
+    let any = found.iter().any(|f| f.info.is_ok());
+    let lack = if any { "note" } else { "missing" };
+    let mut lines: Vec<Value> = found
+        .iter()
+        .map(|f| match &f.info {
+            Ok(info) => finding(f.name, "ok", containers::describe(info), None),
+            Err(fault) => finding(f.name, lack, fault.to_string(), f.mend),
+        })
+        .collect();
+    if lines.is_empty() {
+        let off =
+            "container engines are switched off by configuration, or this runtime is simulated";
+        lines.push(finding("container engines", "note", off.into(), None));
+    }
+    lines
 }
 
 fn limited(inner: &Inner, limit: Limit) -> Value {

@@ -10,9 +10,11 @@ pub mod bridge;
 #[doc(hidden)]
 pub mod cli;
 pub mod client;
+mod containers;
 mod doctor;
 mod folders;
 pub mod handle;
+mod ports;
 mod prepare;
 pub mod resources;
 mod resume;

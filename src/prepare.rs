@@ -3,10 +3,11 @@
 //! Owns: the order of the steps: read, parse, trust, select, plan. Promises: all or nothing, and every problem at once.
 //! Never: starts anything.
 
+use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
 use crate::resources::Cards;
 use lair_actors::cgroup::Limit;
-use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_manifests::launch::{Launch, LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
@@ -46,20 +47,28 @@ fn plan_all(
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
     let mut cards = Cards::of(inner, stack);
+    let engines = if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
+        containers::facts(&inner.engines)
+    } else {
+        Vec::new()
+    };
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in stack.modules.iter().enumerate() {
         if let Some(cards) = &cards {
             context.gpus = cards.offered(module.name.as_str());
         }
-        let host = host_facts(inner, &context);
+        let mut host = host_facts(inner, &context);
+        host.engines.clone_from(&engines);
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
+                    let plan = grouped(stack, with_engine(plan, &host, inner));
+                    let plan = crate::ports::allow(inner, plan)?;
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
                     }
-                    plans.push(enforceable(inner, grouped(stack, plan))?);
+                    plans.push(enforceable(inner, plan)?);
                 }
                 Err(more) => problems.extend(more),
             },
@@ -113,11 +122,36 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 
 fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     HostFacts {
-        engines: Vec::new(),
         gpus: context.gpus.clone(),
         memory_total: inner.memory_total,
         ..HostFacts::default()
     }
+}
+
+/// Which engine `auto` is: the first that answers.
+fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
+    let Launch::Container(launch) = &mut plan.launch else {
+        return plan;
+    };
+    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
+    let named = launch.engine.clone();
+    let found = host
+        .engines
+        .iter()
+        .filter(usable)
+        .find(|e| named == "auto" || named == e.name);
+    if let Some(engine) = found {
+        launch.engine.clone_from(&engine.name);
+        let version = engine.version.as_deref().unwrap_or("of unknown version");
+        let why = if named == "auto" {
+            "the first that answers"
+        } else {
+            "as the manifest says"
+        };
+        let line = format!("engine: {} {version}, {why}", engine.name);
+        plan.explanation.push(line);
+    }
+    plan
 }
 
 /// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
@@ -137,12 +171,12 @@ fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
             "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
-    if plan.limits.sandbox.is_some() {
-        return refuse(
-            "sandbox_unavailable",
-            "`runtime.native.sandbox`, which this version of lair can't enforce",
-            "leave it out, or run the module elsewhere",
+    if let Some((needs, has)) = plan.limits.sandbox.as_ref().and_then(unheld) {
+        let what = format!(
+            "a `runtime.native.sandbox` that needs version {needs} of the kernel's Landlock, where this kernel has {has}"
         );
+        let help = "take `enforce: best-effort`: status then shows what holds; or run the module elsewhere";
+        return refuse("sandbox_unavailable", &what, help);
     }
     Ok(plan)
 }
@@ -200,6 +234,15 @@ fn refused(refusals: &[(Refusal, TrustDecision)]) -> Refused {
     Refused::new(code, words.join("\n"))
         .help("`lair explain FILE` shows every step of the choice; `lair doctor` shows what the machine lacks")
         .with(serde_json::json!({ "refusals": why }))
+}
+
+/// The version of Landlock that a sandbox needs, and the one that is here, if that is not enough.
+fn unheld(sandbox: &lair_manifests::launch::Sandbox) -> Option<(u32, u32)> {
+    let tcp = sandbox.bind.is_some() || sandbox.connect.is_some();
+    let files = sandbox.read.is_some() || sandbox.write.is_some();
+    let needs = if tcp { 4 } else { u32::from(files) };
+    let has = lair_actors::keeper::landlock_abi();
+    (!sandbox.best_effort && has < needs).then_some((needs, has))
 }
 
 /// What a file would run as, and why, without loading it.

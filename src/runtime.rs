@@ -4,13 +4,16 @@
 //! before anything is started; several runtimes live in one process; installs no signal handler, subscriber or panic
 //! hook. Never: runs a module by itself; that is asked of the handle.
 
+use crate::containers;
 use crate::folders::{Folders, Lock};
 use crate::handle::{Inner, RuntimeHandle};
 use crate::resume::{Machine, Past};
 use lair_actors::backend::Backend;
+use lair_actors::backend::container::find::{EnginePlaces, Engines};
 use lair_actors::clock::{Clock, SystemClock};
 use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
+use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
@@ -46,6 +49,8 @@ pub struct RuntimeOptions {
     pub faults: bool,
     /// Modules named by files of the invoking user are trusted (foreground), not only those in the configuration's folder.
     pub foreground: bool,
+    /// Where container engines are looked for; default: the usual places, by this process's environment.
+    pub engines: Option<EnginePlaces>,
     /// Backends and a clock to use instead of the machine's: see `lair::testing`.
     pub simulated: Option<(Arc<dyn Clock>, Backends)>,
 }
@@ -63,6 +68,7 @@ impl RuntimeOptions {
             seed: u64::from(std::process::id()),
             faults: false,
             foreground: true,
+            engines: None,
             simulated: None,
         }
     }
@@ -170,16 +176,27 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let simulated = options.simulated.is_some();
-        let (clock, backends, machine) = match options.simulated {
-            Some((clock, backends)) => (clock, backends, None),
+        let (clock, backends, machine, engines) = match options.simulated {
+            Some((clock, backends)) => {
+                let engines = Engines::none(clock.clone());
+                (clock, backends, None, engines)
+            }
             None => {
                 let machine = Machine::open(&options.keeper, &options.folders, orders, lasting)
                     .await
                     .map_err(RuntimeError::Keeper)?;
                 let clock: Arc<dyn Clock> = SystemClock::start();
                 let native: Option<Arc<dyn Backend>> = Some(machine.native.clone());
-                let container = None;
-                (clock, Backends { native, container }, Some(machine))
+                let places = options.engines.unwrap_or_else(|| usual(&options.folders));
+                let engines =
+                    containers::engines(places, &options.config, &options.folders, &clock)?;
+                let container = containers::backends(&engines);
+                (
+                    clock,
+                    Backends { native, container },
+                    Some(machine),
+                    engines,
+                )
             }
         };
         let (native, desk, past) = match machine {
@@ -221,6 +238,7 @@ impl Runtime {
             gpus: meter.gpus.clone(),
             meter,
             config: options.config,
+            engines: Arc::new(engines),
             lock: Mutex::new(lock),
         };
         let real = inner.native.is_some();
@@ -243,6 +261,15 @@ impl Runtime {
             ledger: past.ledger,
         };
         let root = spawn_root(args, supervisor).await?;
+        if inner.cgroups.is_some() {
+            tokio::spawn(exposure::watch(ExposureArgs {
+                clock: inner.clock.clone(),
+                events: inner.events.clone(),
+                board: inner.board.clone(),
+                root: root.clone(),
+            }));
+        }
+        containers::hear_news(&inner.engines, &root);
         let _ = inner.root.set(root);
         let handle = RuntimeHandle::new(inner);
         handle.bury_with_root();
@@ -264,6 +291,7 @@ impl Runtime {
         };
         let report = self.handle.drain(within, origin).await.unwrap_or_default();
         self.handle.stop_root().await;
+        containers::settle(self.handle.engines()).await;
         if let Some(native) = self.handle.native() {
             // One that can't end yet (a module that even KILL does not reach) goes on alone, and ends after the last.
             if tokio::time::timeout(KEEPER_ENDS_WITHIN, native.shutdown())
@@ -298,6 +326,11 @@ fn rules(config: &RuntimeConfig) -> Rules {
         reserve: bytes(&config.memory.reserve).unwrap_or(0),
         gpu_reserve: bytes(&config.gpu.reserve).unwrap_or(0),
     }
+}
+
+fn usual(folders: &Folders) -> EnginePlaces {
+    let uid = rustix::process::geteuid().as_raw();
+    EnginePlaces::of(&crate::prepare::environment(), uid, &folders.run)
 }
 
 async fn spawn_root(

@@ -89,7 +89,7 @@ impl Builder {
         options.faults = self.faults;
         let backends = Backends {
             native: Some(backend.clone()),
-            container: None,
+            container: std::collections::BTreeMap::new(),
         };
         let time: Arc<dyn Clock> = clock.clone();
         options.simulated = Some((time, backends));

@@ -5,6 +5,8 @@
 mod support;
 
 use lair::WaitFor;
+use lair::actors::backend::container::find::EnginePlaces;
+use lair::actors::backend::container::{ContainerBackend, ContainerOptions};
 use lair::actors::backend::native::{NativeBackend, NativeOptions};
 use lair::actors::backend::sim::{OnStop, Script, SimBackend};
 use lair::actors::backend::{
@@ -22,7 +24,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Lair, SOON, asker, eventually, is_alive, signal};
+use support::engines::{Kind, image};
+use support::gate::{Gate, Gateway};
+use support::{Home, Lair, SOON, asker, eventually, is_alive, signal};
 
 /// What not every backend can; the rest is promised by all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,12 @@ trait Harness: Sized {
     fn backend(&self) -> Arc<dyn Backend>;
     /// Loads a module that behaves like this.
     async fn load(&self, name: &str, behaviour: &Behaviour);
+    /// Processes of one child.
+    const OF_ONE: usize = 0;
+    /// Signals that can end a child which does nothing about them.
+    const DEADLY: &'static [i32] = &[libc::SIGKILL, libc::SIGTERM, libc::SIGSEGV];
+    /// Sees to a death that a child can't bring about by itself.
+    async fn strike(&self, _name: &str, _signal: i32) {}
     /// Holds starts back from now on.
     fn hold(&self) {}
     /// Lets them go.
@@ -167,6 +177,7 @@ struct Native {
 
 impl Harness for Native {
     const NAME: &'static str = "native";
+    const OF_ONE: usize = 1;
     const CAN: &'static [Can] = &[Can::Stderr, Can::BigOutput, Can::Commands, Can::Processes];
 
     async fn set_up(story: &str) -> Self {
@@ -271,7 +282,7 @@ impl Harness for Sim {
         let backend = SimBackend::new(clock.clone());
         let backends = Backends {
             native: Some(backend.clone()),
-            container: None,
+            container: std::collections::BTreeMap::new(),
         };
         let lair = Lair::start_with(story, |o| o.simulated = Some((clock, backends))).await;
         Sim { lair, backend }
@@ -320,6 +331,123 @@ impl Harness for Sim {
 
     async fn tear_down(self) {
         self.lair.end().await;
+    }
+}
+
+// -- containers ------------------------------------------------------------------------------------------------------
+
+/// One engine, by the socket that all tests share, with a gate before it.
+struct Contained<const DOCKER: bool> {
+    lair: Lair,
+    gateway: Gateway,
+    backend: Arc<ContainerBackend>,
+}
+
+type Podman = Contained<false>;
+type Docker = Contained<true>;
+
+impl<const DOCKER: bool> Harness for Contained<DOCKER> {
+    const NAME: &'static str = if DOCKER { "docker" } else { "podman" };
+    const CAN: &'static [Can] = &[Can::Stderr, Can::BigOutput, Can::Commands, Can::Processes];
+    // The engine's init and the program.
+    const OF_ONE: usize = 2;
+    // The kernel keeps all others from the first process of a namespace that does not handle them.
+    const DEADLY: &'static [i32] = &[libc::SIGKILL, libc::SIGSEGV];
+
+    async fn set_up(story: &str) -> Self {
+        let kind = if DOCKER { Kind::Docker } else { Kind::Podman };
+        let home = Home::new("gate");
+        let gateway = Gateway::before(&kind.socket(), home.path().join("engine.sock"));
+        let mut places = EnginePlaces::default();
+        match kind {
+            Kind::Podman => places.podman.push(gateway.socket.clone()),
+            Kind::Docker => places.docker.push(gateway.socket.clone()),
+        }
+        let engines = places.engines();
+        let engine = engines.iter().find(|e| e.name() == Self::NAME).expect("it");
+        let options = ContainerOptions {
+            instance: format!("seam{:x}{story}", std::process::id()),
+            pull_within: SOON,
+        };
+        let backend = Arc::new(ContainerBackend::new(engine.clone(), options));
+        std::mem::forget(home); // the gate's socket lies in it; Lair's own home is checked and removed
+        let lair = Lair::start_with(story, |o| o.engines = Some(places)).await;
+        Contained {
+            lair,
+            gateway,
+            backend,
+        }
+    }
+
+    fn lair(&self) -> &Lair {
+        &self.lair
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
+    }
+
+    async fn load(&self, name: &str, b: &Behaviour) {
+        let trap = match b.on_stop {
+            Ok(ExitStatus::Code(code)) => format!("trap 'exit {code}' TERM; "),
+            Ok(_) => String::new(),
+            Err(Deaf) => "trap '' TERM; ".to_owned(),
+        };
+        let last = match (b.then, b.on_stop) {
+            (Then::Exits(code), _) => format!("exit {code}"),
+            // A fault of its own reaches even a first process. Docker shows a process only once it runs: what ends
+            // before the first look is told by its code alone.
+            (Then::Dies(libc::SIGSEGV), _) => "sleep 0.5; f() { f; }; f".to_owned(),
+            (Then::Stays, Ok(ExitStatus::Code(_))) => "while :; do sleep 0.02; done".to_owned(),
+            (Then::Stays | Then::Dies(_), _) => "exec sleep 1000".to_owned(),
+        };
+        let big = match b.big {
+            0 => String::new(),
+            n => format!("head -c {n} /dev/zero | tr '\\0' x; "),
+        };
+        let (out, err) = (&b.out, &b.err);
+        let script = format!("{trap}printf 'up\\n{out}'; printf '{err}' >&2; {big}{last}");
+        let command = if b.missing {
+            serde_json::json!(["/nowhere/program"])
+        } else {
+            serde_json::json!(["/bin/sh", "-c", script])
+        };
+        // An init of the engine's tells a signal as a code, and finds out by itself that there is no program.
+        let init = !matches!(b.then, Then::Dies(_)) && !b.missing;
+        let image = image("base");
+        let engine = Self::NAME;
+        let manifest = format!(
+            "name: {name}\nruntime:\n  container: {{ image: '{image}', command: {command}, init: {init}, engine: {engine} }}\n  stop: {{ grace: 300ms }}\n"
+        );
+        self.lair.load(&manifest).await.expect("a load");
+    }
+
+    async fn strike(&self, name: &str, number: i32) {
+        if number == libc::SIGKILL {
+            let up = self.lair.until(name, "up", |s| s.pid.is_some()).await;
+            signal(up.pid.expect("a pid"), number);
+        }
+    }
+
+    fn hold(&self) {
+        self.gateway.set(Gate::Held);
+    }
+
+    fn let_go(&self) {
+        self.gateway.set(Gate::Open);
+    }
+
+    fn is_there(&self, identity: &ChildIdentity) -> Option<bool> {
+        match identity {
+            ChildIdentity::Container { init_pid, .. } => Some(init_pid.is_some_and(is_alive)),
+            ChildIdentity::Native { .. } | ChildIdentity::Sim { .. } => None,
+        }
+    }
+
+    async fn tear_down(self) {
+        assert_eq!(self.backend.settle(SOON).await, 0, "containers left");
+        self.lair.end().await;
+        let _ = std::fs::remove_dir_all(self.gateway.socket.parent().expect("a folder"));
     }
 }
 
@@ -387,9 +515,10 @@ async fn a_code_is_kept_as_it_was<H: Harness>() {
 
 async fn a_signal_is_no_code<H: Harness>() {
     let h = H::set_up("signal").await;
-    for number in [libc::SIGKILL, libc::SIGTERM, libc::SIGSEGV] {
+    for &number in H::DEADLY {
         let name = format!("m{number}");
         h.start(&name, &then(Then::Dies(number))).await;
+        h.strike(&name, number).await;
         let exit = h
             .lair()
             .wait(&name, WaitFor::Exited)
@@ -758,8 +887,7 @@ async fn dropping_a_start_leaves_nothing<H: Harness>() {
     // The next one is behind it, so when this is up the other was made, if it ever was.
     let next = h.again("m", 2).await.expect("a start");
     first_bytes(next.streams.stdout.as_ref().expect("a stream")).await;
-    let own = usize::from(H::can(Can::Processes));
-    eventually("only the next", || h.lair().processes().len() == own).await;
+    eventually("only the next", || h.lair().processes().len() == H::OF_ONE).await;
     drop(next.handle);
     eventually("nothing", || h.lair().processes().is_empty()).await;
     h.tear_down().await;
@@ -1055,4 +1183,6 @@ macro_rules! conforms {
 conforms! {
     native: crate::Native;
     sim: crate::Sim;
+    podman: crate::Podman;
+    docker: crate::Docker;
 }

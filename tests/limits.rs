@@ -7,6 +7,7 @@ mod support;
 use lair::WaitFor;
 use lair::actors::backend::Tree;
 use lair::actors::status::ModuleStatus;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
@@ -338,50 +339,155 @@ fn as_nobody(command: &mut Command) -> &mut Command {
     command.uid(NOBODY).gid(NOBODY)
 }
 
+/// The daemon, however it is to be started, once it answers.
+fn serve(mut lair: face::Lair, mut command: Command) -> face::Lair {
+    let log = fs::File::create(lair.dir.join("serve.log")).expect("a log");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    lair.daemon = Some(command.stderr(log).spawn().expect("serve"));
+    face::until("it answers", SOON, || {
+        UnixStream::connect(lair.socket()).is_ok()
+    });
+    lair
+}
+
+/// What lair answers to nobody: code, stdout, stderr.
+fn ask(lair: &face::Lair, args: &[&str]) -> (Option<i32>, String, String) {
+    let out = as_nobody(&mut lair.command(args)).output().expect("lair");
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    (out.status.code(), text(&out.stdout), text(&out.stderr))
+}
+
+/// Starts `m`; its status.
+fn started(lair: &face::Lair) -> Value {
+    let said = ask(lair, &["start", "m", "--wait"]);
+    let (_, status, _) = ask(lair, &["status", "m", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status).unwrap_or_default();
+    assert_eq!(
+        status["state"],
+        "running",
+        "{said:?} {status} {}",
+        lair.log()
+    );
+    status
+}
+
+/// A group in each hierarchy that was given to somebody without other rights.
+struct Given(Vec<PathBuf>);
+
+impl Given {
+    fn make() -> Self {
+        let name = format!("lair-test-given-{}", std::process::id());
+        let root = Path::new("/sys/fs/cgroup");
+        let mut given = Given(Vec::new());
+        let v1 = ["memory", "cpu", "pids"].map(|c| root.join(c));
+        for dir in v1.into_iter().filter(|dir| dir.is_dir()) {
+            given.add(dir.join(&name));
+        }
+        let unified = [root.join("unified"), root.to_owned()];
+        let mut unified = unified.into_iter();
+        let v2 = unified.find(|dir| dir.join("cgroup.controllers").exists());
+        let above = v2.expect("cgroup v2").join(&name);
+        given.add(above.clone());
+        let offered = kernel(&above, "cgroup.controllers");
+        for controller in ["memory", "cpu", "pids"] {
+            if offered.split(' ').any(|c| c == controller) {
+                fs::write(
+                    above.join("cgroup.subtree_control"),
+                    format!("+{controller}"),
+                )
+                .expect("passed on");
+            }
+        }
+        // Whoever lives in a v2 group can't limit what is below it.
+        given.0.pop();
+        given.add(above.join("own"));
+        given
+    }
+
+    fn add(&mut self, dir: PathBuf) {
+        fs::create_dir(&dir).expect("a group");
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "tasks"] {
+            let path = dir.join(file);
+            if path.exists() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).expect("given");
+            }
+        }
+        self.0.push(dir);
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            let _ = fs::remove_dir(dir);
+            if dir.ends_with("own") {
+                let _ = dir.parent().map(fs::remove_dir);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_user_to_whom_groups_were_given_has_limits_that_hold() {
+    let lair = face::Lair::folder();
+    let more =
+        "\n  resources: { memory: { limit: 64MiB, enforce: required }, cpus: 0.5, pids: 50 }\n";
+    lair.module("m", face::SLEEPER, more);
+    give_away(&lair.dir);
+    let given = Given::make();
+    let lists = given.0.iter().map(|dir| dir.join("cgroup.procs"));
+    let lists: Vec<String> = lists.map(|list| list.display().to_string()).collect();
+    let user = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
+    let join = format!(
+        "for list in {}; do echo 0 > $list || exit 9; done; exec setpriv {user} \"$@\"",
+        lists.join(" ")
+    );
+    let told = lair.command(&[]);
+    let told = told
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &join, "sh", face::LAIR, "serve"])
+        .envs(told);
+    let lair = serve(lair, command);
+    let status = started(&lair);
+    for limit in ["memory", "cpus", "pids"] {
+        let held = &status["resources"][limit];
+        assert_eq!(held["enforced"], true, "{limit}: {status} {}", lair.log());
+    }
+    let pid = status["pid"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok());
+    let (memory, _) = group(pid.expect("a pid"), "memory");
+    ask(&lair, &["stop", "m", "--wait"]);
+    face::until("its group is gone", SOON, || !memory.exists());
+    drop(lair);
+    let nested = |dir: &PathBuf| {
+        let entries = fs::read_dir(dir).expect("a group").flatten();
+        entries.filter(|e| e.path().is_dir()).count()
+    };
+    assert_eq!(given.0.iter().map(nested).sum::<usize>(), 0, "lair's own");
+}
+
 #[test]
 fn without_rights_a_limit_is_said_not_to_hold_and_why_and_what_must_hold_is_refused() {
     let lair = face::Lair::folder();
     let more = "\n  resources: { memory: 64MiB, cpus: 0.5, pids: 50 }\n";
-    let file = lair.module("m", face::SLEEPER, more);
+    lair.module("m", face::SLEEPER, more);
     let strict = "\n  resources: { memory: { limit: 64MiB, enforce: required } }\n";
     let strict = lair.module("strict", face::SLEEPER, strict);
     give_away(&lair.dir);
-    let ask = |args: &[&str]| {
-        let out = as_nobody(&mut lair.command(args)).output().expect("lair");
-        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
-    };
-    let (code, said) = ask(&["run", strict.to_str().expect("a path")]);
+    let (code, _, said) = ask(&lair, &["run", strict.to_str().expect("a path")]);
     assert_eq!(code, Some(5), "{said}");
     assert!(said.contains("limit_unenforceable"), "{said}");
     assert!(said.contains("Permission denied"), "the reason: {said}");
     fs::remove_file(strict).expect("removed");
 
-    let log = fs::File::create(lair.dir.join("serve.log")).expect("a log");
-    let daemon = as_nobody(&mut lair.command(&["serve"]))
-        .stderr(log)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("serve");
-    let mut lair = lair;
-    lair.daemon = Some(daemon);
-    let lair = lair;
-    let ask = |args: &[&str]| {
-        let out = as_nobody(&mut lair.command(args)).output().expect("lair");
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    };
-    face::until("it answers", SOON, || {
-        UnixStream::connect(lair.socket()).is_ok()
-    });
-    let started = ask(&["start", "m", "--wait"]);
-    let status: serde_json::Value =
-        serde_json::from_str(&ask(&["status", "m", "-o", "json"])).unwrap_or_default();
-    assert_eq!(
-        status["state"],
-        "running",
-        "{started} {file:?} {status} {}",
-        lair.log()
-    );
+    let mut command = lair.command(&["serve"]);
+    as_nobody(&mut command);
+    let lair = serve(lair, command);
+    let status = started(&lair);
     for limit in ["memory", "cpus", "pids"] {
         let held = &status["resources"][limit];
         assert_eq!(held["enforced"], false, "{limit}: {status}");
@@ -390,9 +496,42 @@ fn without_rights_a_limit_is_said_not_to_hold_and_why_and_what_must_hold_is_refu
     }
     let told = lair.log().matches("module.limit_not_enforced").count();
     assert_eq!(told, 3, "{}", lair.log());
-    let doctor = ask(&["doctor"]);
+    let (_, doctor, _) = ask(&lair, &["doctor"]);
     assert!(doctor.contains("memory limits"), "{doctor}");
     assert!(doctor.contains("not enforced"), "{doctor}");
+}
+
+// R3
+#[test]
+fn a_module_that_ran_out_of_memory_while_lair_was_away_is_ended_whole_by_the_next_lair() {
+    let lair = face::Lair::folder();
+    let go = lair.dir.join("go");
+    let script = format!(
+        "until [ -e {} ]; do sleep 0.05; done; tail /dev/zero; exec sleep 1000",
+        go.display()
+    );
+    let more = "\n  resources: { memory: { limit: 32MiB, enforce: required }, pids: 50 }\n";
+    lair.module("m", &script, more);
+    let mut lair = lair.serve(&["--start"]);
+    lair.until_state("m", "running");
+    let pid = lair.status("m")["pid"].as_i64();
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
+    let (memory, v2) = group(pid, "memory");
+    let mut daemon = lair.daemon.take().expect("a daemon");
+    daemon.kill().expect("killed");
+    daemon.wait().expect("gone");
+    fs::write(&go, "").expect("a sign");
+    face::until("the kernel has killed", SOON, || match v2 {
+        true => !is_alive(pid),
+        false => kernel(&memory, "memory.oom_control").contains("oom_kill 1"),
+    });
+    assert_eq!(is_alive(pid), !v2, "version 1 leaves the leader alone");
+    let lair = lair.serve(&[]);
+    lair.until_state("m", "failed");
+    let status = lair.status("m");
+    assert_eq!(status["exit"]["oom"], true, "{status}");
+    assert!(!is_alive(pid));
+    face::until("its group is gone", SOON, || !memory.exists());
 }
 
 #[test]

@@ -108,7 +108,8 @@ async fn a_fork_bomb_stays_within_its_limit_and_a_stop_removes_all_of_it() {
         group.0.display()
     );
     lair.sh("bomb", &bomb, "  stop: { grace: 1s }").await;
-    lair.until("bomb", "full", |_| group.members() > 30).await;
+    // It burns out by itself sooner or later, so how many are there now proves nothing.
+    lair.until("bomb", "full", |_| group.was_full()).await;
     let asked = Instant::now();
     assert_eq!(lair.status("up").state, "running");
     assert!(asked.elapsed() < Duration::from_secs(1));

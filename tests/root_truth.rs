@@ -142,7 +142,7 @@ async fn held(story: &str, dying: Duration) -> (Lair, Arc<Held>) {
     });
     let backends = Backends {
         native: Some(backend.clone()),
-        container: None,
+        container: std::collections::BTreeMap::new(),
     };
     let lair = Lair::start_with(story, |o| {
         o.simulated = Some((clock, backends));
@@ -178,7 +178,7 @@ async fn who_acts_on_an_event_finds_at_least_its_state() {
     let sim = SimBackend::new(peek.clone());
     let backends = Backends {
         native: Some(sim),
-        container: None,
+        container: std::collections::BTreeMap::new(),
     };
     let clock = peek.clone();
     let lair = Lair::start_with("peek", |o| o.simulated = Some((clock, backends))).await;

@@ -7,9 +7,11 @@
 pub mod backend;
 pub mod cgroup;
 pub mod clock;
+pub mod confinement;
 pub mod dossier;
 pub mod events;
 pub mod evidence;
+pub mod exposure;
 pub mod facts;
 pub mod fault;
 pub mod files;

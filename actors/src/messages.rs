@@ -5,6 +5,7 @@
     reason = "fields are explained by the sentence of their message"
 )]
 
+use crate::backend::container::News;
 use crate::backend::{ChildExit, ChildHandle, ReadySource};
 use crate::fault::Fault;
 use crate::pump::StreamStats;
@@ -84,6 +85,12 @@ pub enum RootMsg {
         inc: u64,
         change: HealthReport,
     },
+    /// From the watch over sockets: what it listens on, against what it declared.
+    Exposure {
+        id: ChildId,
+        inc: u64,
+        exposure: lair_supervision::exposure::Exposure,
+    },
     /// From the clock.
     Timer {
         id: ChildId,
@@ -99,6 +106,8 @@ pub enum RootMsg {
     },
     /// The drain's own deadline.
     DrainDeadline,
+    /// From a container backend: something happened beside the module's life.
+    News { id: ChildId, inc: u64, news: News },
 }
 
 /// Answer to [`RootMsg::Load`].
@@ -147,6 +156,8 @@ pub enum ModuleReport {
         status: ExitStatus,
         evidence: ExitEvidence,
     },
+    /// It can be observed again, or no more.
+    Sight(bool),
 }
 
 impl ModuleReport {
@@ -204,6 +215,8 @@ pub enum ModuleMsg {
     Kill,
     /// From the watcher: it ended.
     Exited(ChildExit),
+    /// From the backend: it can be observed again, or no more.
+    Sight(bool),
     /// From the log actor: its output is in the files.
     Drained { dropped: u64 },
     /// Test seam.

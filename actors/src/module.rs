@@ -16,7 +16,7 @@ use lair_supervision::{StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How long output is read after a child's end before it is given up with a count.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -99,6 +99,10 @@ impl Actor for ModuleActor {
                 }
             }
             ModuleMsg::Exited(exit) => state.exited(&myself, exit),
+            ModuleMsg::Sight(seen) if state.exit.is_none() && state.handle.is_some() => {
+                state.report(ModuleReport::Sight(seen));
+            }
+            ModuleMsg::Sight(_) => {}
             ModuleMsg::Drained { dropped } => state.finish(dropped),
             ModuleMsg::Crash(label) => panic!("injected: {label}"),
         }
@@ -157,6 +161,7 @@ impl ModuleState {
         let log = self.attach(streams);
         self.log.clone_from(&log);
         self.start = None;
+        let sight = handle.sight();
         self.hold(myself, handle.clone());
         self.report(ModuleReport::Spawned(Box::new(Spawned {
             identity,
@@ -164,6 +169,9 @@ impl ModuleState {
             ready,
             log,
         })));
+        if let Some(sight) = sight {
+            tokio::spawn(pass_on_sight(sight, myself.clone()));
+        }
     }
 
     fn hold(&mut self, myself: &ActorRef<ModuleMsg>, handle: Arc<dyn ChildHandle>) {
@@ -203,7 +211,8 @@ impl ModuleState {
 
     fn abort(&mut self) {
         if !self.args.backend.undoes_at_once() {
-            return;
+            let order = &self.args.order;
+            return self.args.backend.give_up(&order.id, order.inc);
         }
         // Dropping the start's future undoes it; a start that has just finished is ended by its own messages.
         if let Some(task) = self.start.take().filter(|t| !t.is_finished()) {
@@ -249,6 +258,29 @@ impl ModuleState {
         // Fails only when the root is gone, and with it everybody who would care.
         let _ = self.args.root.cast(RootMsg::Report { id, inc, report });
     }
+}
+
+/// Tells the owner each time that sight is lost or regained; ends with the owner.
+async fn pass_on_sight(mut sight: watch::Receiver<bool>, owner: ActorRef<ModuleMsg>) {
+    let mut told = true;
+    loop {
+        let seen = *sight.borrow_and_update();
+        if seen != told {
+            told = seen;
+            if owner.cast(ModuleMsg::Sight(seen)).is_err() {
+                return;
+            }
+        }
+        let gone = owner.get_cell();
+        tokio::select! {
+            changed = sight.changed() => if changed.is_err() { return },
+            () = stopped(&gone) => return,
+        }
+    }
+}
+
+async fn stopped(cell: &ractor::ActorCell) {
+    let _ = cell.wait(None).await;
 }
 
 fn log_fault(fault: &LogFault) -> StartFault {

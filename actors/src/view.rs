@@ -84,6 +84,8 @@ pub struct View {
     pub group: Option<GroupView>,
     /// The last verdict.
     pub health: HealthView,
+    /// What it listens on, against what it declared.
+    pub exposure: lair_supervision::exposure::Exposure,
     /// The grip on the running child: for its tree only.
     pub handle: Option<Arc<dyn ChildHandle>>,
     /// Counters of the current or last run's log.

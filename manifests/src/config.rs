@@ -10,6 +10,7 @@ use crate::nvml::Nvml;
 use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::MemorySize;
+use crate::runtime::OnExposure;
 use crate::trust::Trust;
 use crate::words::{AbsolutePath, Line, ModeWord, ModuleId, choice};
 use serde::Serialize;
@@ -41,6 +42,8 @@ record! {
         policy: Policy = Policy::default(),
         /// Which native modules are trusted; replaces the rule by owner.
         trust: Option<Trust> = None,
+        /// What modules may show to other machines.
+        exposure: ExposureKeys = ExposureKeys { allow_lan: false, mode: OnExposure::Report },
         /// Memory of all modules together.
         memory: MemoryKeys = MemoryKeys { budget: None, reserve: None },
         /// GPUs.
@@ -94,6 +97,16 @@ record! {
         budget: Option<MemorySize> = None,
         /// What stays free for others.
         reserve: Option<MemorySize> = None,
+    }
+}
+
+record! {
+    /// What modules may show to other machines.
+    pub struct ExposureKeys {
+        /// Whether a port may be declared with `expose: lan`.
+        allow_lan: bool = false,
+        /// What if a module listens where it did not declare to; a manifest can ask for more, not for less.
+        mode: OnExposure = OnExposure::Report,
     }
 }
 
@@ -154,6 +167,10 @@ impl Default for RuntimeConfig {
             if_runtime_dies: None,
             policy: Policy::default(),
             trust: None,
+            exposure: ExposureKeys {
+                allow_lan: false,
+                mode: OnExposure::Report,
+            },
             memory: MemoryKeys {
                 budget: None,
                 reserve: None,
@@ -186,6 +203,16 @@ impl RuntimeConfig {
     #[must_use]
     pub fn podman(&self) -> bool {
         self.podman_enabled.unwrap_or(self.docker_enabled)
+    }
+
+    /// Whether the engine of this name (`podman`, `docker`, `cli`) may be used; a docker-compatible command counts as
+    /// Docker.
+    #[must_use]
+    pub fn engine_enabled(&self, name: &str) -> bool {
+        match name {
+            "podman" => self.podman(),
+            _ => self.docker_enabled,
+        }
     }
 
     /// The folders of this configuration for a user.

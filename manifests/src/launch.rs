@@ -5,7 +5,7 @@
 
 use lair_supervision::{ChildSpec, GroupSpec};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,21 +77,32 @@ impl LaunchPlan {
     pub fn to_kept(&self) -> serde_json::Result<serde_json::Value> {
         let mut value = serde_json::to_value(self)?;
         let (word, env) = match &self.launch {
-            Launch::Native(native) => ("native", &native.env),
-            Launch::Container(container) => ("container", &container.env),
+            Launch::Native(native) => ("native", native.kept_env()),
+            Launch::Container(container) => ("container", container.env.clone()),
         };
         if let Some(launch) = value.get_mut("launch").and_then(|l| l.get_mut(word)) {
-            launch["env"] = serde_json::to_value(env)?;
+            launch["env"] = serde_json::to_value(&env)?;
         }
         Ok(value)
     }
 
-    /// The plan that [`LaunchPlan::to_kept`] wrote.
+    /// The plan that [`LaunchPlan::to_kept`] wrote. What was passed from the runtime's environment comes from `own` again.
     ///
     /// # Errors
     /// It is none, or one of a version that is too different.
-    pub fn from_kept(value: serde_json::Value) -> serde_json::Result<Self> {
-        serde_json::from_value(value)
+    pub fn from_kept(
+        value: serde_json::Value,
+        own: &BTreeMap<String, String>,
+    ) -> serde_json::Result<Self> {
+        let mut plan: LaunchPlan = serde_json::from_value(value)?;
+        if let Launch::Native(native) = &mut plan.launch {
+            let passed = native.passed.iter();
+            let values = passed.filter_map(|name| own.get_key_value(name));
+            native
+                .env
+                .extend(values.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        Ok(plan)
     }
 }
 
@@ -113,6 +124,13 @@ pub struct NativeLaunch {
     /// The whole environment: nothing else is inherited.
     #[serde(serialize_with = "names_only")]
     pub env: BTreeMap<String, String>,
+    /// Names of those variables whose values are the runtime's own (`pass_env`): kept for no next life, which has them
+    /// from its own environment.
+    #[serde(default)]
+    pub passed: BTreeSet<String>,
+    /// Variables whose values are fetched at each start.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Absolute working directory.
     pub workdir: PathBuf,
     /// The module's own folder, where the manifest uses it: made before the start.
@@ -124,6 +142,26 @@ pub struct NativeLaunch {
     pub ready_fd: bool,
     /// The child gets `NOTIFY_SOCKET` (sd_notify(3)).
     pub notify: bool,
+}
+
+impl NativeLaunch {
+    fn kept_env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env.clone();
+        env.retain(|name, _| !self.passed.contains(name));
+        env
+    }
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    /// A file, absolute, that only its owner may read.
+    File(PathBuf),
+    /// A file of `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// A variable of the runtime's own environment.
+    Env(String),
 }
 
 /// A container to create. Filled by the container backends' issue.
@@ -175,6 +213,15 @@ pub struct Port {
     pub port: u16,
     /// Address it is served on: 127.0.0.1 unless `expose: lan`.
     pub address: String,
+}
+
+impl Port {
+    /// Meant for other machines, too.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        let local = |address: std::net::IpAddr| address.is_loopback();
+        !self.address.parse().is_ok_and(local)
+    }
 }
 
 /// How each probe is carried out; thresholds are in the spec's `probes`.
@@ -287,6 +334,10 @@ pub struct Limits {
     pub gpu: Option<GpuLimit>,
     /// What a native module may reach; `None`: all that its user may.
     pub sandbox: Option<Sandbox>,
+    /// Capabilities that a native module keeps, a bit each.
+    pub capabilities: u64,
+    /// It is stopped if it listens where it did not declare to.
+    pub exposure_enforced: bool,
 }
 
 /// GPUs that were chosen for a module.
@@ -309,6 +360,12 @@ pub struct Sandbox {
     pub read: Option<Vec<PathBuf>>,
     /// Absolute paths it may also write; `None`: no rule for files.
     pub write: Option<Vec<PathBuf>>,
+    /// TCP ports it may bind; `None`: any.
+    pub bind: Option<Vec<u16>>,
+    /// TCP ports it may connect to; `None`: any.
+    pub connect: Option<Vec<u16>>,
+    /// Start it with what of this can be had.
+    pub best_effort: bool,
 }
 
 fn names_only<S: serde::Serializer>(

@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod capability;
 mod check;
 pub mod config;
 pub mod data;

@@ -3,17 +3,21 @@
 //! Owns: substitution, the environment of a module, absolute paths. Promises: a plan is complete, or every problem is
 //! told. Never: decides on a mode, or inherits a variable that was not asked for.
 
+use crate::capability;
 use crate::config::Dirs;
 use crate::facts::GpuFacts;
-use crate::launch::{ContainerLaunch, Launch, LaunchPlan, Mode, NativeLaunch, Sandbox, Volume};
+use crate::health::PortRef;
+use crate::launch::{
+    ContainerLaunch, Launch, LaunchPlan, Mode, NativeLaunch, Sandbox, SecretSource, Volume,
+};
 use crate::module::ModuleManifest;
 use crate::problem::{Problem, ProblemKind};
-use crate::resources::Network;
-use crate::runtime::{Container, Native};
+use crate::resources::{Hold, Network};
+use crate::runtime::{Container, Native, SecretFrom};
 use crate::selection::Selected;
 use crate::text::{Command, Scope, Secret, Text};
 use crate::words::EnvName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 mod gpu;
@@ -76,9 +80,11 @@ pub fn plan(
     let mut planner = Planner::new(module, selected.mode, context);
     let launch = planner.launch();
     let sandbox = planner.sandbox();
+    let capabilities = planner.capabilities();
     let probes = planner.probes();
     let mut limits = policy::limits(&module.runtime, &planner.gpus);
     limits.sandbox = sandbox;
+    limits.capabilities = capabilities;
     let Planner { problems, .. } = planner;
     let (Some(launch), true) = (launch, problems.is_empty()) else {
         return Err(problems);
@@ -164,12 +170,15 @@ impl<'p> Planner<'p> {
 
     fn native(&mut self, native: &Native) -> Option<NativeLaunch> {
         let own = &self.context.env;
-        let home = own.get("HOME").map_or("/", String::as_str);
         let mut base = BTreeMap::from([
             ("PATH".to_owned(), PATH.to_owned()),
-            ("HOME".to_owned(), home.to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
+        // Another user has a home of its own, which the backend looks up with the rest of that user.
+        if native.user.is_none() {
+            let home = own.get("HOME").map_or("/", String::as_str);
+            base.insert("HOME".to_owned(), home.to_owned());
+        }
         if let Some(zone) = own.get("TZ") {
             base.insert("TZ".to_owned(), zone.clone());
         }
@@ -196,6 +205,8 @@ impl<'p> Planner<'p> {
         Some(NativeLaunch {
             argv,
             env: self.env.clone(),
+            passed: self.passed(native),
+            secrets: self.secrets(),
             workdir: self.absolute(&workdir),
             data: keeps.then(|| PathBuf::from(&self.data)),
             user: native.user.as_ref().map(ToString::to_string),
@@ -204,7 +215,36 @@ impl<'p> Planner<'p> {
         })
     }
 
+    /// Variables that have their value from the runtime's environment, and from nowhere after that.
+    fn passed(&self, native: &Native) -> BTreeSet<String> {
+        let again = |name: &&EnvName| {
+            native.env.contains_key(*name) || self.context.set.contains_key(name.as_str())
+        };
+        let passed = native.pass_env.iter().filter(|name| !again(name));
+        passed.map(ToString::to_string).collect()
+    }
+
+    fn secrets(&self) -> BTreeMap<String, SecretSource> {
+        let secrets = self.module.runtime.secrets.iter();
+        let source = |from: &SecretFrom| match (&from.file, &from.credential, &from.env) {
+            (Some(file), ..) => Some(SecretSource::File(self.absolute(file.as_str()))),
+            (_, Some(name), _) => Some(SecretSource::Credential(name.to_string())),
+            (.., Some(name)) => Some(SecretSource::Env(name.to_string())),
+            (None, None, None) => None,
+        };
+        secrets
+            .filter_map(|(name, from)| Some((name.to_string(), source(from)?)))
+            .collect()
+    }
+
     fn container(&mut self, c: &Container) -> Option<ContainerLaunch> {
+        if !self.module.runtime.secrets.is_empty() {
+            self.wrong(
+                "/runtime/secrets",
+                "secrets can't be handed to containers yet".to_owned(),
+                "run it natively, or give the container a volume with a file that it reads itself",
+            );
+        }
         let gpus = gpu::container(&self.gpus);
         self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
         self.keep_gpus(&gpus, "/runtime/container/env");
@@ -297,11 +337,68 @@ impl<'p> Planner<'p> {
             words.map(|words| words.iter().map(|word| self.absolute(word)).collect())
         };
         let (read, write) = (paths(read), paths(write));
+        let (bind, connect) = match &sandbox.tcp {
+            None => (None, None),
+            Some(tcp) => (
+                self.allowed_ports(tcp.bind.as_deref(), "bind"),
+                self.allowed_ports(tcp.connect.as_deref(), "connect"),
+            ),
+        };
         Some(Sandbox {
             no_network: sandbox.network == Network::None,
             read,
             write,
+            bind,
+            connect,
+            best_effort: sandbox.enforce == Hold::BestEffort,
         })
+    }
+
+    fn allowed_ports(&mut self, ports: Option<&[PortRef]>, key: &str) -> Option<Vec<u16>> {
+        let ports = ports?;
+        let mut numbers = Vec::with_capacity(ports.len());
+        for (i, port) in ports.iter().enumerate() {
+            match port {
+                PortRef::Number(n) => numbers.extend(u16::try_from(n.get())),
+                PortRef::Name(name) => match self.ports.get(name.as_str()) {
+                    Some(port) => numbers.push(*port),
+                    None => self.wrong(
+                        &format!("/runtime/native/sandbox/tcp/{key}/{i}"),
+                        format!("there is no port `{name}`"),
+                        "declare it in `runtime.ports`, or write its number",
+                    ),
+                },
+            }
+        }
+        Some(numbers)
+    }
+
+    /// The capabilities that a native module keeps.
+    fn capabilities(&mut self) -> u64 {
+        let native = self.module.runtime.native.as_ref();
+        let Some(native) = native.filter(|_| self.mode == Mode::Native) else {
+            return 0;
+        };
+        let mut kept = 0;
+        for (i, name) in native.cap_add.iter().enumerate() {
+            match capability::number(name.as_str()) {
+                Some(number) => kept |= 1_u64 << number,
+                None => self.wrong(
+                    &format!("/runtime/native/cap_add/{i}"),
+                    format!("there is no capability `{name}`"),
+                    "capabilities(7) lists them: NET_BIND_SERVICE, IPC_LOCK, ...",
+                ),
+            }
+        }
+        kept
+    }
+
+    fn wrong(&mut self, pointer: &str, what: String, help: &str) {
+        let origin = &self.module.origin;
+        let mut problem = Problem::of_file(ProblemKind::Invalid, &origin.file, what);
+        problem.pointer = format!("{}{pointer}", origin.pointer);
+        problem.help = Some(help.to_owned());
+        self.problems.push(problem);
     }
 
     fn command(&mut self, command: &Command, pointer: &str) -> Option<Vec<String>> {

@@ -12,7 +12,9 @@ use crate::resources::{Resources, Sandbox};
 use crate::restart::{Restart, Stop};
 use crate::text::{Command, Secret, Text};
 use crate::units::{DAY, GIB, KIB, MIB, Size, Span};
-use crate::words::{AbsolutePath, EnvName, Line, ModeWord, PortName, UserName, choice};
+use crate::words::{
+    AbsolutePath, CredentialName, EnvName, Line, ModeWord, PortName, UserName, choice,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -29,8 +31,12 @@ record! {
         native: Option<Native> = None,
         /// In a container.
         container: Option<Container> = None,
+        /// Variables whose values are fetched at each start, and kept nowhere else.
+        secrets: BTreeMap<EnvName, SecretFrom> = BTreeMap::new(),
         /// TCP ports it serves on.
         ports: BTreeMap<PortName, Port> = BTreeMap::new(),
+        /// What if it listens where it did not declare to.
+        exposure: OnExposure = OnExposure::Report,
         /// What it may use, and what it needs.
         resources: Resources = Resources::unlimited(),
         /// Whether it came up, serves, lives.
@@ -75,9 +81,36 @@ record! {
         pass_env: Vec<EnvName> = Vec::new(),
         /// User to become; only a privileged runtime can.
         user: Option<UserName> = None,
+        /// Capabilities it keeps where lair has them; all others are dropped.
+        cap_add: Vec<Line> = Vec::new(),
         /// What it may reach.
         sandbox: Option<Sandbox> = None,
     }
+}
+
+record! {
+    /// Where a secret comes from: one of these.
+    pub struct SecretFrom checked by one_source {
+        /// A file that its owner alone may read (mode 0600), relative to the manifest's folder; a last newline is left out.
+        file: Option<Line> = None,
+        /// A credential of the service manager: a file of `$CREDENTIALS_DIRECTORY`.
+        credential: Option<CredentialName> = None,
+        /// A variable of the runtime's own environment.
+        env: Option<EnvName> = None,
+    }
+}
+
+fn one_source(from: &SecretFrom, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
+    let given = [
+        from.file.is_some(),
+        from.credential.is_some(),
+        from.env.is_some(),
+    ];
+    if given.iter().filter(|g| **g).count() == 1 {
+        return Some(());
+    }
+    let help = "one of `{ file }`, `{ credential }`, `{ env }`";
+    view.invalid_help(sink, "a secret comes from one place", help)
 }
 
 record! {
@@ -165,6 +198,17 @@ choice! {
         Local = "local",
         /// Everybody who reaches this machine: 0.0.0.0.
         Lan = "lan",
+    }
+}
+
+choice! {
+    /// What if a module listens where it did not declare to.
+    pub enum OnExposure {
+        /// An event and its status say so.
+        #[default]
+        Report = "report",
+        /// It is stopped as well.
+        Enforce = "enforce",
     }
 }
 

@@ -362,10 +362,7 @@ impl Judge<'_> {
     fn engine(&self, container: &Container) -> Result<(), String> {
         let wanted =
             |name: &str| container.engine == Engine::Auto || container.engine.as_str() == name;
-        let enabled = |name: &str| match name {
-            "podman" => self.config.podman(),
-            _ => self.config.docker_enabled,
-        };
+        let enabled = |name: &str| self.config.engine_enabled(name);
         let mut why = "no container engine is at hand".to_owned();
         for engine in self
             .host

@@ -114,6 +114,15 @@ word!(
 );
 
 word!(
+    /// The name of a credential of the service manager: a file's name.
+    CredentialName,
+    "^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$",
+    |t| made_of(t, 255, |b| b.is_ascii_alphanumeric() || b == b'_', |b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
+    ProblemKind::Invalid,
+    "a credential's name is made of A-Z a-z 0-9 . _ -"
+);
+
+word!(
     /// A version number: 1 to 3 numbers, and perhaps a suffix as SemVer has it.
     Version,
     "^[0-9]+(\\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)?$",

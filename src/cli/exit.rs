@@ -41,6 +41,8 @@ pub fn of_error(code: &str) -> Code {
         "usage" | "invalid_params" | "unknown_method" => USAGE,
         "unreachable" | "unsupported_version" => UNREACHABLE,
         "untrusted"
+        | "lan_not_allowed"
+        | "port_taken"
         | "checksum_mismatch"
         | "mode_unavailable"
         | "not_permitted"

@@ -77,6 +77,9 @@ fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
 }
 
 fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
+    if matches!(verb, Verb::Run(_) | Verb::Up(_) | Verb::Serve(_)) {
+        keep_to_itself();
+    }
     match verb {
         Verb::Run(args) => {
             let _log = trace(global, "warn");
@@ -127,6 +130,12 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             Ok(exit::DONE)
         }
     }
+}
+
+/// What lair was given (its variables, its memory) is not for modules of the same user to read out of /proc, nor for a
+/// core dump. Only fails where there is no such setting.
+fn keep_to_itself() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// lair's own log goes to stderr; `LAIR_LOG` chooses what of it.

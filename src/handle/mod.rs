@@ -12,6 +12,7 @@ pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
+use lair_actors::backend::container::find::Engines;
 use lair_actors::backend::native::NativeBackend;
 use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     pub gpus: Arc<GpuDesk>,
     /// What the account is told of the machine.
     pub meter: Meter,
+    /// The container engines.
+    pub engines: Arc<Engines>,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -184,8 +187,9 @@ impl RuntimeHandle {
     /// Makes it run. Running already is fine.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::StartRequested, origin).await
     }
 
@@ -206,15 +210,29 @@ impl RuntimeHandle {
     /// Stops it if it runs, and starts it.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn restart(
         &self,
         name: &str,
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::RestartRequested { grace }, origin)
             .await
+    }
+
+    /// Before a module that is down is started: whether its ports are somebody else's.
+    async fn check_ports(&self, name: &str) -> Result<(), Refused> {
+        let view = self.inner.board.get(name);
+        let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
+        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
+            return Ok(());
+        };
+        let board = self.inner.board.clone();
+        tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.
@@ -516,6 +534,11 @@ impl RuntimeHandle {
                 }
             }
         });
+    }
+
+    /// The container engines.
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
+        &self.inner.engines
     }
 
     /// The log pump, for those who must know that it is quiet.

@@ -12,6 +12,7 @@ pub mod child;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod exposure;
 pub mod group;
 pub mod notice;
 pub mod probe;

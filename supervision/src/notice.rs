@@ -96,6 +96,13 @@ pub enum NoticeKind {
         /// Which probe said so.
         probe: Option<ProbeKind>,
     },
+    /// What it listens on was compared with what it declared: `as-declared`, `violated`, `unknown`.
+    Exposure {
+        /// The verdict.
+        state: String,
+        /// The sockets that were not declared.
+        sockets: Vec<String>,
+    },
     /// The log files can't be written; output is dropped and counted.
     LogDegraded {
         /// What is wrong.
@@ -119,6 +126,21 @@ pub enum NoticeKind {
     ModeFallback {
         /// The explanation's last line.
         reason: String,
+    },
+    /// Its image is being fetched.
+    Pulling {
+        /// One line of the engine's progress.
+        progress: String,
+    },
+    /// Something of an earlier life was in the way and was removed.
+    Reclaimed {
+        /// What.
+        what: String,
+    },
+    /// What was asked for and what the engine says is in force differ.
+    Differs {
+        /// One sentence each.
+        what: Vec<String>,
     },
     /// A fault was injected.
     Injected {

@@ -131,6 +131,12 @@ impl PidsGroup {
         std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("joined");
     }
 
+    /// Whether the kernel has refused a process for this limit.
+    pub fn was_full(&self) -> bool {
+        let events = std::fs::read_to_string(self.0.join("pids.events")).unwrap_or_default();
+        !events.is_empty() && !events.starts_with("max 0")
+    }
+
     pub fn members(&self) -> usize {
         let text = std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
         text.lines().count()

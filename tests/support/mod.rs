@@ -3,6 +3,9 @@
 //! Waits are level-triggered: they look at published truth after every event, never after a sleep.
 #![allow(dead_code, reason = "each story uses its own part")]
 
+pub mod engines;
+pub mod fake_engine;
+pub mod gate;
 pub mod promises;
 
 use lair::actors::backend::Tree;
@@ -228,7 +231,9 @@ impl Lair {
 
     /// The folder of this runtime's tracking cgroups, if there is one.
     fn cgroup(&self) -> Option<PathBuf> {
-        let mut names = self.handle.list().1.into_iter();
+        let all = self.handle.list().1.into_iter();
+        // Those of containers are their engine's.
+        let mut names = all.filter(|m| m.mode == "native");
         names.find_map(|m| match self.view(&m.name).handle.as_ref()?.tree() {
             Tree::Cgroup(at) => at.parent().map(Path::to_owned),
             Tree::Descendants(_) | Tree::None => None,

@@ -4,6 +4,7 @@
 //! process, a container and a scripted child (`tests/backend_conformance.rs` runs the same stories on all).
 //! Never: decides anything; a backend starts, signals, watches and reports.
 
+pub mod container;
 pub mod native;
 pub mod sim;
 
@@ -126,6 +127,21 @@ pub enum CommandOutcome {
     CouldNotRun(String),
 }
 
+/// A health check that an image brings along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageCheck {
+    /// What is run inside; exit code 0 is success.
+    pub argv: Vec<String>,
+    /// Between two checks.
+    pub interval: Duration,
+    /// Longest time of one.
+    pub timeout: Duration,
+    /// Failures within this time from the start do not count; asked of a running child: what is left of it.
+    pub start_period: Duration,
+    /// Failures in a row that make it unhealthy.
+    pub retries: u32,
+}
+
 /// The grip on one incarnation. None of the calls blocks.
 pub trait ChildHandle: Send + Sync + 'static {
     /// Sends `signal`, then CONT. A child that is gone already is no error.
@@ -138,6 +154,22 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
+    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
+    fn confinement(&self) -> Option<crate::confinement::Confinement> {
+        None
+    }
+    /// Whether it can be observed, where that can change: false while the engine that runs it does not answer.
+    fn sight(&self) -> Option<tokio::sync::watch::Receiver<bool>> {
+        None
+    }
+    /// The health check of its image, with its own schedule; `None` where there is none.
+    fn image_check(&self) -> Option<ImageCheck> {
+        None
+    }
+    /// What is told of it besides, for status: the image's digest, the engine's settings.
+    fn particulars(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
     /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
     fn limits(&self) -> HeldLimits {
         HeldLimits::default()
@@ -186,6 +218,11 @@ pub trait Backend: Send + Sync + 'static {
     fn undoes_at_once(&self) -> bool {
         true
     }
+    /// Nobody wants this start any more: it should resolve as soon as it can, with nothing left of it or as a child
+    /// that is then ended. For backends that do not undo at once; may be called for a start that is over.
+    fn give_up(&self, id: &ChildId, inc: u64) {
+        let _ = (id, inc);
+    }
 }
 
 /// Whether a failed system call may succeed when it is tried again later: the machine was busy or out of something.
@@ -193,7 +230,8 @@ pub trait Backend: Send + Sync + 'static {
 pub fn is_transient(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EAGAIN
+        libc::EADDRINUSE
+            | libc::EAGAIN
             | libc::EBUSY
             | libc::EINTR
             | libc::EMFILE

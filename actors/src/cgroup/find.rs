@@ -16,6 +16,12 @@ const LEAF: &str = "lair-self";
 /// Attempts at emptying a group whose members may start new ones.
 const MOVES: usize = 8;
 
+/// What the kernel says of this process.
+struct Seen {
+    mounts: Result<String, String>,
+    groups: Result<String, String>,
+}
+
 /// One hierarchy, as this process sees it.
 struct Hierarchy {
     mount: PathBuf,
@@ -27,8 +33,12 @@ impl Cgroups {
     #[must_use]
     pub fn find(instance: &str) -> Self {
         let name = format!("lair-{instance}");
-        let unified = hierarchy("cgroup2", None).and_then(|found| settle(&found, &name));
-        let seats = Limit::ALL.map(|limit| match hierarchy("cgroup", Some(limit)) {
+        let seen = Seen {
+            mounts: read("/proc/self/mountinfo"),
+            groups: read("/proc/self/cgroup"),
+        };
+        let unified = hierarchy(&seen, "cgroup2", None).and_then(|found| settle(&found, &name));
+        let seats = Limit::ALL.map(|limit| match hierarchy(&seen, "cgroup", Some(limit)) {
             Ok(v1) => below_v1(&v1, &name).map(Seat::V1),
             Err(_) => within(unified.as_deref(), limit),
         });
@@ -50,9 +60,9 @@ pub(super) fn words(e: &io::Error) -> String {
 }
 
 /// Where a hierarchy is mounted, and which of its groups this process is in.
-fn hierarchy(kind: &str, limit: Option<Limit>) -> Result<Hierarchy, String> {
+fn hierarchy(seen: &Seen, kind: &str, limit: Option<Limit>) -> Result<Hierarchy, String> {
     let controller = limit.map(Limit::controller);
-    let mounts = read("/proc/self/mountinfo")?;
+    let mounts = seen.mounts.as_ref().map_err(String::clone)?;
     let (root, mount) = mounts
         .lines()
         .find_map(|line| mounted(line, kind, controller))
@@ -60,7 +70,7 @@ fn hierarchy(kind: &str, limit: Option<Limit>) -> Result<Hierarchy, String> {
             Some(name) => format!("no cgroup-v1 hierarchy has the controller {name}"),
             None => "no cgroup-v2 hierarchy is mounted".to_owned(),
         })?;
-    let groups = read("/proc/self/cgroup")?;
+    let groups = seen.groups.as_ref().map_err(String::clone)?;
     let own = groups
         .lines()
         .find_map(|line| {

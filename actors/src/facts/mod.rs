@@ -12,6 +12,7 @@ mod host;
 mod listeners;
 mod measure;
 mod sampler;
+mod sockets;
 mod table;
 mod usage;
 
@@ -22,5 +23,6 @@ pub use listeners::{Holder, Listener, listeners, port_holder};
 pub(crate) use measure::is_alive;
 pub use measure::{Meter, Owner, claim, process_name};
 pub use sampler::{Sampled, Sampler};
+pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
 pub use usage::{Usage, usage};

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::verdict::{self, UNWATCHED};
 use super::worker::{Armed, Lines, Running, Worker, is_told};
 use super::{Done, What};
-use crate::backend::ChildHandle;
+use crate::backend::{ChildHandle, ImageCheck};
 use crate::messages::{HealthReport, Watch};
 use crate::probe::Look;
 use crate::probe::ready::ReadyListener;
@@ -72,7 +72,7 @@ impl Watched {
             ready,
             served,
         } = watch;
-        let workers = workers(&plan);
+        let workers = workers(&plan, handle.image_check());
         let known = context.args.memory.recall(&id, inc);
         let mut watched = match known {
             Some(known) => Watched::resumed(id, handle, workers, known),
@@ -290,12 +290,17 @@ fn unknown(
     }
 }
 
-fn workers(plan: &LaunchPlan) -> BTreeMap<ProbeKind, Worker> {
+/// The probes of the plan; one that is the image's own keeps the image's schedule, and where the plan asks nothing the
+/// image's check is the liveness probe.
+fn workers(plan: &LaunchPlan, check: Option<ImageCheck>) -> BTreeMap<ProbeKind, Worker> {
     let actions = &plan.probes;
     let specs = &plan.spec.probes;
     let startup = actions.startup.as_ref().map(|startup| &startup.action);
     let patient = plan.spec.ready_deadline.is_some()
         || actions.startup.as_ref().is_some_and(|s| s.stall.is_some());
+    let asks_nothing =
+        startup.is_none() && actions.readiness.is_none() && actions.liveness.is_none();
+    let usual = (asks_nothing && check.is_some()).then_some(ProbeAction::Image);
     [
         (ProbeKind::Startup, startup, &specs.startup),
         (
@@ -305,7 +310,7 @@ fn workers(plan: &LaunchPlan) -> BTreeMap<ProbeKind, Worker> {
         ),
         (
             ProbeKind::Liveness,
-            actions.liveness.as_ref(),
+            actions.liveness.as_ref().or(usual.as_ref()),
             &specs.liveness,
         ),
     ]
@@ -313,6 +318,11 @@ fn workers(plan: &LaunchPlan) -> BTreeMap<ProbeKind, Worker> {
     .filter_map(|(kind, action, spec)| {
         let mut spec = spec.clone().unwrap_or_default();
         let action = action?.clone();
+        if let (ProbeAction::Image, Some(check)) = (&action, &check) {
+            spec.interval = check.interval.max(Duration::from_millis(1));
+            spec.timeout = check.timeout;
+            spec.failures = check.retries;
+        }
         adapt(&mut spec, kind, &action, patient);
         Some((kind, Worker::new(spec, action)))
     })

@@ -26,15 +26,18 @@ mod children;
 mod chores;
 mod client;
 mod clone;
+pub mod confine;
 mod door;
 mod enter;
 mod exec;
 mod family;
 mod kill;
+mod landlock;
 pub mod memory;
 mod message;
 mod obey;
 pub mod orphan;
+mod restrict;
 mod serve;
 pub mod spec;
 mod store;
@@ -45,6 +48,7 @@ pub use client::{
     AdoptedChild, EmptyNote, ExitNote, Inheritance, KeeperClient, KeeperOptions, SendFault,
     SpawnedChild, Streams,
 };
+pub use landlock::landlock_abi;
 pub use spec::{
     CgroupDir, ChildKey, DeathPolicy, Ending, ProcessId, Rlimit, Scope, SpawnFault, SpawnSpec,
     SpecFault, Stage,

@@ -88,9 +88,10 @@ impl Mark {
             (Phase::Up { .. }, _) => Standing::Up,
             (Phase::Waiting { .. }, _) => Standing::Waiting,
             (Phase::Stopping { cause, .. }, Desired::Up) => match cause {
-                StopCause::Requested | StopCause::Shutdown | StopCause::GroupGaveUp => {
-                    Standing::Stopping
-                }
+                StopCause::Requested
+                | StopCause::Shutdown
+                | StopCause::GroupGaveUp
+                | StopCause::Exposed => Standing::Stopping,
                 StopCause::Restart | StopCause::Group => Standing::Restarting,
                 // Nobody asked: what follows its end is for the restart policy.
                 StopCause::Unhealthy(_)

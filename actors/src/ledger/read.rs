@@ -105,11 +105,18 @@ fn understand(text: &[u8], boot: &str) -> Remembered {
     found
 }
 
+/// The variables that modules may be passed from this life's environment.
+fn environment() -> BTreeMap<String, String> {
+    let all = std::env::vars_os();
+    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 impl Remembered {
     fn take(&mut self, line: Line) {
         match line {
             Line::Head(_) => {}
-            Line::Load { id, plan } => match LaunchPlan::from_kept(plan) {
+            Line::Load { id, plan } => match LaunchPlan::from_kept(plan, &environment()) {
                 Ok(plan) => {
                     let mark = self.modules.remove(&id).and_then(|known| known.mark);
                     self.modules.insert(id, Known { plan, mark });

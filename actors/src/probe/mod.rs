@@ -122,10 +122,7 @@ pub async fn look(action: &ProbeAction, handle: Arc<dyn ChildHandle>, timeout: D
             let why = "the module says this by itself and is not asked";
             (Finding::new(ProbeOutcome::CouldNotRun, why.into()), false)
         }
-        ProbeAction::Image => {
-            let why = "the image's own health check can't be run here";
-            (Finding::new(ProbeOutcome::CouldNotRun, why.into()), false)
-        }
+        ProbeAction::Image => image(handle, timeout).await,
     };
     Look {
         outcome: finding.outcome,
@@ -134,6 +131,29 @@ pub async fn look(action: &ProbeAction, handle: Arc<dyn ChildHandle>, timeout: D
         took: started.elapsed(),
         starved,
     }
+}
+
+/// The image's own check, run inside as a command is.
+async fn image(handle: Arc<dyn ChildHandle>, timeout: Duration) -> (Finding, bool) {
+    let Some(check) = handle.image_check() else {
+        let why = "the image has no health check";
+        return (Finding::new(ProbeOutcome::CouldNotRun, why.into()), false);
+    };
+    let limit = timeout.saturating_add(BACKSTOP);
+    let answer = within(limit, command::run(&check.argv, handle, timeout)).await;
+    let lost = "the image's check was neither ended nor reported in time";
+    let mut finding = answer
+        .value
+        .unwrap_or_else(|| Finding::new(ProbeOutcome::CouldNotRun, lost.into()));
+    let failed = matches!(
+        finding.outcome,
+        ProbeOutcome::Failure | ProbeOutcome::TimedOut
+    );
+    if failed && !check.start_period.is_zero() {
+        finding.outcome = ProbeOutcome::CouldNotRun;
+        finding.said = format!("within the image's start period, {}", finding.said);
+    }
+    (finding, answer.starved)
 }
 
 fn settle(answer: Patience<Finding>, asked: &str, timeout: Duration) -> (Finding, bool) {

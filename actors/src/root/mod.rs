@@ -13,6 +13,7 @@ mod inject;
 mod table;
 
 use crate::backend::Backend;
+use crate::backend::container::News;
 use crate::clock::Clock;
 use crate::dossier::{Archive, Ended};
 use crate::events::EventLog;
@@ -26,8 +27,9 @@ use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
-use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::account::Rules;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{
     Account, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
@@ -44,15 +46,15 @@ pub const MAX_MODULES: usize = 4096;
 pub struct Backends {
     /// Runs processes of this machine.
     pub native: Option<Arc<dyn Backend>>,
-    /// Runs containers.
-    pub container: Option<Arc<dyn Backend>>,
+    /// Runs containers, by the engine's name.
+    pub container: BTreeMap<String, Arc<dyn Backend>>,
 }
 
 impl Backends {
-    fn of(&self, mode: Mode) -> Option<Arc<dyn Backend>> {
-        match mode {
-            Mode::Native => self.native.clone(),
-            Mode::Container => self.container.clone(),
+    fn of(&self, plan: &LaunchPlan) -> Option<Arc<dyn Backend>> {
+        match &plan.launch {
+            Launch::Native(_) => self.native.clone(),
+            Launch::Container(launch) => self.container.get(&launch.engine).cloned(),
         }
     }
 }
@@ -217,6 +219,7 @@ impl Actor for RootActor {
             }
             RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
             RootMsg::Health { id, inc, change } => state.health(&id, inc, change).await,
+            RootMsg::Exposure { id, inc, exposure } => state.exposed(&id, inc, exposure).await,
             RootMsg::Timer { id, inc, timer } => {
                 if let Some(child) = state.children.get_mut(&id) {
                     child.forget_timer(timer);
@@ -229,6 +232,14 @@ impl Actor for RootActor {
                 fault,
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
+            RootMsg::News { id, inc, news } => {
+                let kind = match news {
+                    News::Pulling(progress) => NoticeKind::Pulling { progress },
+                    News::Reclaimed(what) => NoticeKind::Reclaimed { what },
+                    News::Differs(what) => NoticeKind::Differs { what },
+                };
+                state.publish_for(&id, inc, kind, Origin::Observed);
+            }
         }
         state.settle_groups().await;
         state.check_drain();
@@ -341,7 +352,7 @@ impl RootState {
         let backend = self
             .args
             .backends
-            .of(plan.mode)
+            .of(&plan)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
         let written = plan.clone();
@@ -410,6 +421,8 @@ impl RootState {
                 known.owner_done(inc, &mut self.owners);
                 ChildEvent::SpawnFailed { fault }
             }
+            ModuleReport::Sight(true) => ChildEvent::SightRegained,
+            ModuleReport::Sight(false) => ChildEvent::SightLost,
             ModuleReport::Exited { status, evidence } => {
                 known.owner_done(inc, &mut self.owners);
                 if known.child.inc == inc {
@@ -480,6 +493,31 @@ impl RootState {
                     self.publish(id, kind, Origin::Observed);
                 }
             }
+        }
+    }
+
+    async fn exposed(&mut self, id: &ChildId, inc: u64, exposure: Exposure) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        if known.child.inc != inc || known.child.is_down() || known.exposure == exposure {
+            return;
+        }
+        let kind = NoticeKind::Exposure {
+            state: exposure.word().to_owned(),
+            sockets: exposure.sockets().iter().map(ToString::to_string).collect(),
+        };
+        // That all is well is no news, unless it was not.
+        let wrong = |verdict: &Exposure| matches!(verdict, Exposure::Violated(_));
+        let news = wrong(&exposure) || wrong(&known.exposure);
+        let ends = wrong(&exposure) && known.plan.limits.exposure_enforced;
+        known.exposure = exposure;
+        self.show(id);
+        if news {
+            self.publish(id, kind, Origin::Observed);
+        }
+        if ends {
+            self.hear(id, inc, ChildEvent::Exposed).await;
         }
     }
 

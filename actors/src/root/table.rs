@@ -7,6 +7,7 @@ use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{GroupView, HealthView, View};
 use lair_manifests::launch::LaunchPlan;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
 use ractor::{ActorId, ActorRef};
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ pub(super) struct Managed {
     /// The run before has just written its log: a restart need not ask whether it can be.
     pub log_proven: bool,
     pub health: HealthView,
+    pub exposure: Exposure,
     pub group: Option<GroupView>,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
@@ -56,6 +58,7 @@ impl Managed {
             log: None,
             log_proven: false,
             health: HealthView::default(),
+            exposure: Exposure::default(),
             group: None,
             origin: Origin::Observed,
             started: 0,
@@ -82,6 +85,7 @@ impl Managed {
         let wrote = |log: &Arc<StreamStats>| log.segments() > 0 && !log.degraded();
         self.log_proven = just_ended && self.log.as_ref().is_some_and(wrote);
         self.started = place;
+        self.exposure = Exposure::default();
         self.log = None;
         self.started_ms = None;
         self.finished_ms = None;
@@ -113,6 +117,10 @@ impl Managed {
         self.served = false;
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
+        // What it was ended for stays to be seen.
+        if self.exposure == Exposure::AsDeclared {
+            self.exposure = Exposure::Unknown;
+        }
     }
 
     /// The owner has made its last report: its end is no news.
@@ -147,6 +155,7 @@ impl Managed {
             ChildEvent::LostReadiness
                 | ChildEvent::LivenessFailed { .. }
                 | ChildEvent::Stalled
+                | ChildEvent::Exposed
                 | ChildEvent::OwnerDied
                 | ChildEvent::Deadline(TimerKind::Start | TimerKind::Readiness)
         );
@@ -208,6 +217,7 @@ impl Managed {
             child: self.child.clone(),
             group: self.group.clone(),
             health: self.health.clone(),
+            exposure: self.exposure.clone(),
             handle: self.handle.clone(),
             log: self.log.clone(),
             origin: self.origin.clone(),

@@ -6,7 +6,9 @@ mod words;
 pub use render::Renderer;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
+use crate::confinement::Confinement;
 use crate::view::{GroupView, HealthWord};
+use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,7 @@ pub struct ModuleStatus {
     pub ready: bool,
     /// Health verdict.
     pub health: Health,
-    /// Leader's process id, while it runs natively.
+    /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.
     pub pid: Option<i32>,
     /// Container id, while it runs in one.
     pub container: Option<String>,
@@ -49,8 +51,14 @@ pub struct ModuleStatus {
     pub resources: Resources,
     /// Declared ports.
     pub ports: Vec<Port>,
-    /// `unknown`: the sockets of the tree are not compared with the declared ports yet.
+    /// Its listening TCP sockets against its declared ports: `as-declared violated unknown`.
     pub exposure: String,
+    /// The sockets that it did not declare.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Socket>,
+    /// What it is held to, while it runs natively.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Its log files.
     pub logs: Logs,
     /// The group it is a member of.

@@ -47,6 +47,7 @@ impl Renderer<'_> {
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),
+                Some(ChildIdentity::Container { init_pid, .. }) => *init_pid,
                 _ => None,
             },
             container: match identity {
@@ -72,8 +73,9 @@ impl Renderer<'_> {
                     address: p.address.clone(),
                 })
                 .collect(),
-            // Nobody compares the sockets of the tree with the declared ports yet.
-            exposure: "unknown".to_owned(),
+            exposure: view.exposure.word().to_owned(),
+            exposed: view.exposure.sockets().to_vec(),
+            confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
             group: view.group.clone(),
             origin: match &view.origin {
@@ -220,7 +222,11 @@ fn health(view: &View) -> Health {
 
 fn reason(reason: &core::Reason, life: &Lifecycle, view: &View) -> Reason {
     let exit = life.exit.as_ref();
-    let evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
+    let mut evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
+    if reason.code == ReasonCode::ExposureViolated {
+        let sockets = view.exposure.sockets();
+        evidence.extend(sockets.iter().map(|s| format!("listened on {s}")));
+    }
     let short = exit.is_some_and(|e| e.oom == Some(true));
     let mut message = reason.message.clone();
     if short && matches!(reason.code, ReasonCode::Crashed | ReasonCode::GaveUp) {
@@ -274,6 +280,9 @@ fn next_step(reason: &core::Reason, short_of_memory: bool) -> &'static str {
         (ReasonCode::Unhealthy, _) => "see the probe's evidence under health, and its log",
         (ReasonCode::NotReadyInTime, _) => {
             "see its log; give it more time with `runtime.health.startup.deadline`"
+        }
+        (ReasonCode::ExposureViolated, _) => {
+            "bind it to 127.0.0.1, or declare the port in `runtime.ports` (`expose: lan` for other machines)"
         }
         (ReasonCode::GaveUp, _) => {
             "mend the cause of the last end, then `lair start NAME`: the budget is then fresh"

@@ -38,6 +38,7 @@ pub fn cause_word(cause: StopCause) -> &'static str {
         StopCause::Unhealthy(ProbeKind::Liveness) => "unhealthy (liveness)",
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
+        StopCause::Exposed => "exposure_violated",
         StopCause::OwnerDied => "owner_died",
         StopCause::Group => "group",
         StopCause::GroupGaveUp => "group_gave_up",

@@ -324,6 +324,8 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         launch: Launch::Native(NativeLaunch {
             argv: vec!["true".into()],
             env: Default::default(),
+            passed: Default::default(),
+            secrets: Default::default(),
             data: None,
             workdir: "/".into(),
             user: None,

@@ -1,9 +1,10 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
 use super::adopt::notify_tag;
-use super::{Shared, command};
+use super::{Shared, command, confine};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
+use crate::confinement::Confinement;
 use crate::facts::pids;
 use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
@@ -12,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -38,6 +39,7 @@ pub(super) struct Grip {
     released: AtomicBool,
     frozen: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
+    confinement: OnceLock<Confinement>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
 }
@@ -64,6 +66,7 @@ impl Grip {
             released: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            confinement: OnceLock::new(),
             shared,
         })
     }
@@ -234,17 +237,18 @@ impl Grip {
                 return;
             }
         };
+        // One that was taken over may have lost a process before anybody listened.
+        if self.end_if_short() {
+            return;
+        }
         let (weak, mut exit) = (Arc::downgrade(self), self.exit.subscribe());
         tokio::spawn(async move {
             let ended = exit.wait_for(Option::is_some);
             let short = async {
-                loop {
-                    let Ok(mut bell) = alarm.readable().await else {
-                        return;
-                    };
+                while let Ok(mut bell) = alarm.readable().await {
                     bell.clear_ready();
                     drop(bell);
-                    if !Self::over_limit(&weak).await {
+                    if Self::is_settled(&weak).await {
                         return;
                     }
                 }
@@ -253,24 +257,33 @@ impl Grip {
         });
     }
 
-    /// It rings just before the kernel kills: looks until the kill is counted. Whether to listen on.
+    /// Ends the whole module if the kernel has killed any of it for lack of memory.
+    fn end_if_short(&self) -> bool {
+        let short = self.groups.oom_kills().is_some_and(|count| count > 0);
+        if short {
+            self.kill();
+        }
+        short
+    }
+
+    /// The alarm comes just before the kernel kills: looks until the kill is counted. Whether there is nothing more to
+    /// listen for.
     #[allow(
         clippy::disallowed_methods,
         reason = "the grip has no clock; it waits for the kernel, as its other bounds do"
     )]
-    async fn over_limit(weak: &Weak<Self>) -> bool {
+    async fn is_settled(weak: &Weak<Self>) -> bool {
         for _ in 0..COUNTED_WITHIN {
             let Some(grip) = weak.upgrade() else {
-                return false;
+                return true;
             };
-            if grip.groups.oom_kills().is_some_and(|count| count > 0) {
-                grip.kill();
-                return false;
+            if grip.end_if_short() {
+                return true;
             }
             drop(grip);
             tokio::time::sleep(GLANCE).await;
         }
-        true
+        false
     }
 }
 
@@ -332,6 +345,15 @@ impl ChildHandle for Grip {
             Some(group) => Tree::Cgroup(group.to_owned()),
             None => Tree::Descendants(self.pid),
         }
+    }
+
+    fn confinement(&self) -> Option<Confinement> {
+        if let Some(known) = self.confinement.get() {
+            return Some(known.clone());
+        }
+        // Of the leader, once: what it takes from itself later is its own business.
+        let seen = confine::observed(self.pid, &self.plan.limits)?;
+        Some(self.confinement.get_or_init(|| seen).clone())
     }
 
     fn limits(&self) -> HeldLimits {

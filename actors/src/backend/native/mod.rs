@@ -7,9 +7,11 @@
 mod account;
 mod adopt;
 mod command;
+mod confine;
 mod grip;
 mod keepers;
 mod notify;
+mod secrets;
 
 use super::{
     Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor, is_transient,
@@ -28,7 +30,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -181,6 +183,7 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     let _permit = shared.starts.acquire().await;
     let name = format!("{}.{}", order.id, order.inc);
     let mut spec = spec(&shared, launch, &order, &name)?;
+    free_ports(&order).await?;
     if let Some(data) = &launch.data {
         own_folder(data, spec.uid, spec.gid).map_err(|e| {
             let doing = format!("make {}", data.display());
@@ -188,7 +191,11 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
         })?;
     }
     let notify = if launch.notify {
-        Some(notify::bind(&shared.options.run_dir, &name)?)
+        Some(notify::bind(
+            &shared.options.run_dir,
+            &name,
+            spec.uid.is_some(),
+        )?)
     } else {
         None
     };
@@ -234,6 +241,30 @@ fn join(groups: &ModuleGroups) -> impl Iterator<Item = CgroupDir> {
     groups
         .all()
         .filter_map(|group| CgroupDir::new(&group.dir, group.v2, true).ok())
+}
+
+/// Who starts a module by hand is told before; this is for restarts, whose port somebody else may have taken meanwhile.
+async fn free_ports(order: &StartOrder) -> Result<(), StartFault> {
+    if order.plan.ports.is_empty() {
+        return Ok(());
+    }
+    let plan = order.plan.clone();
+    let look = move || {
+        let (port, taken) = crate::facts::taken_port(&plan.ports)?;
+        Some(format!(
+            "port {} ({}) is taken by {taken}",
+            port.port, port.name
+        ))
+    };
+    // What can't be looked at is left to the module itself.
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Some(message)) => Err(fault(
+            StartStage::PrepareDirs,
+            Some(libc::EADDRINUSE),
+            message,
+        )),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 fn grip(
@@ -299,6 +330,10 @@ fn own_folder(dir: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> 
     };
     if let Some(above) = dir.parent() {
         builder().recursive(true).create(above)?;
+        if uid.is_some() {
+            pass_through(above)?;
+            above.parent().map_or(Ok(()), pass_through)?;
+        }
     }
     match builder().create(dir) {
         Ok(()) if uid.is_none() && gid.is_none() => Ok(()),
@@ -308,6 +343,17 @@ fn own_folder(dir: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> 
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Lets other users through a folder of lair's, to what in it is theirs; they still can't list it.
+fn pass_through(dir: &Path) -> io::Result<()> {
+    let meta = fs::metadata(dir)?;
+    let ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if ours && meta.mode() & 0o001 == 0 {
+        let mode = (meta.mode() | 0o001) & 0o7777;
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// The words of a launch as a request to the keeper.
@@ -327,9 +373,19 @@ fn spec(
     spec.ready = launch.ready_fd;
     if let Some(user) = &launch.user {
         let account = account::find(user)?;
+        spec.env.extend(account.environment(&launch.env));
         (spec.uid, spec.gid, spec.groups) =
             (Some(account.uid), Some(account.gid), Some(account.groups));
     }
+    if !launch.secrets.is_empty() {
+        let ours = |entry: &CString| {
+            let name = entry.as_bytes().split(|b| *b == b'=').next();
+            !name.is_some_and(|n| launch.secrets.keys().any(|key| key.as_bytes() == n))
+        };
+        spec.env.retain(ours);
+        spec.env.extend(secrets::fetch(&launch.secrets)?);
+    }
+    spec.confine = confine::confine(&order.plan.limits)?;
     if let Some(nofile) = order.plan.limits.nofile {
         let resource = libc::RLIMIT_NOFILE;
         spec.rlimits.push(crate::keeper::Rlimit {
@@ -357,6 +413,10 @@ fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
             format!("change to {}", launch.workdir.display()),
         ),
         Stage::DropPrivileges => (StartStage::DropPrivileges, "become its user".to_owned()),
+        Stage::Confine => (
+            StartStage::DropPrivileges,
+            confine_words(refused.errno).to_owned(),
+        ),
         Stage::Exec => (
             StartStage::Exec,
             format!("execute {}", launch.argv.first().map_or("", String::as_str)),
@@ -367,6 +427,19 @@ fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
         ),
     };
     io_fault(stage, &doing, &io::Error::from_raw_os_error(refused.errno))
+}
+
+/// What could not be taken from it, by what the kernel said.
+fn confine_words(errno: i32) -> &'static str {
+    match errno {
+        libc::EOPNOTSUPP | libc::ENOSYS => {
+            "confine it: this kernel's Landlock can't hold the rules of its sandbox"
+        }
+        libc::EPERM => {
+            "confine it: lair has not the right to give it what it keeps (`cap_add`), or a network of its own"
+        }
+        _ => "confine it",
+    }
 }
 
 fn io_fault(stage: StartStage, doing: &str, e: &io::Error) -> StartFault {

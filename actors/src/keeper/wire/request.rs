@@ -202,6 +202,7 @@ fn put_spec(out: &mut Writer<'_>, spec: &SpawnSpec) {
     });
     out.text(&spec.marker);
     out.flag(spec.ready);
+    super::confine::put(out, &spec.confine);
 }
 
 fn get_spec(input: &mut Reader<'_>) -> Result<SpawnSpec, WireFault> {
@@ -231,6 +232,7 @@ fn get_spec(input: &mut Reader<'_>) -> Result<SpawnSpec, WireFault> {
         })?,
         marker: input.text()?,
         ready: input.flag()?,
+        confine: super::confine::get(input)?,
     };
     if spec.argv.first().is_none_or(|program| program.is_empty()) {
         return Err(WireFault::BadValue);

@@ -1,0 +1,268 @@
+//! The grip on one container, from its start to its removal.
+//!
+//! Owns: what is known of it and the kernel's hold on its first process. Promises: a signal goes by the kernel where
+//! that is allowed, so that an engine that is frozen or gone stops nobody from ending a container. Never: removes it
+//! before its owner has let go of it.
+
+use super::cgroup::{self, Counter, Group};
+use super::engine::{ContainerState, CreateSpec, ImageFacts};
+use super::presence::Interest;
+use super::{QUICK, Shared, command, end, sweep, within};
+use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, ImageCheck, Tree};
+use crate::keeper::ProcessId;
+use crate::keeper::orphan::Watch;
+use lair_supervision::{ExitStatus, Scope, Tri};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The kernel's hold on a container's first process.
+pub(super) struct Life {
+    pid: i32,
+    pidfd: OwnedFd,
+    watch: Watch,
+    group: Group,
+}
+
+impl Life {
+    /// Of this process, if it is alive and in the cgroup of the container with this id.
+    pub fn of(pid: i32, id: &str) -> Option<Self> {
+        let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
+        let stat = procfs::process::Process::new(pid).ok()?.stat().ok()?;
+        let watch = Watch::open(ProcessId {
+            pid,
+            start_ticks: stat.starttime,
+        });
+        // Looked at after opening: what is a member now is what the descriptor holds.
+        let group = Group::find(pid, id);
+        cgroup::belongs(pid, id).then_some(Life {
+            pid,
+            pidfd,
+            watch,
+            group,
+        })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the image's start period is real time, as its probes are"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+pub(super) struct Grip {
+    pub shared: Arc<Shared>,
+    pub id: String,
+    pub spec: Arc<CreateSpec>,
+    image: Arc<ImageFacts>,
+    began: Instant,
+    init: Option<(i32, OwnedFd)>,
+    pub group: Option<PathBuf>,
+    pub by_us: AtomicI32,
+    released: AtomicBool,
+    pub exit: watch::Sender<Option<ChildExit>>,
+    _interest: Interest,
+}
+
+impl Grip {
+    pub fn begin(
+        shared: &Arc<Shared>,
+        id: &str,
+        spec: &Arc<CreateSpec>,
+        image: Arc<ImageFacts>,
+        life: Option<Life>,
+    ) -> Arc<Self> {
+        let (init, watch, group) = match life {
+            Some(life) => (Some((life.pid, life.pidfd)), Some(life.watch), life.group),
+            None => (None, None, Group::default()),
+        };
+        let Group { dir, ooms } = group;
+        let grip = Arc::new(Grip {
+            shared: shared.clone(),
+            id: id.to_owned(),
+            spec: spec.clone(),
+            image,
+            began: now(),
+            init,
+            group: dir,
+            by_us: AtomicI32::new(0),
+            released: AtomicBool::new(false),
+            exit: watch::Sender::new(None),
+            _interest: Interest::of(shared),
+        });
+        grip.follow(watch, ooms);
+        grip
+    }
+
+    /// Watches for the end on a task that does not hold the grip itself: dropping the grip must be able to end it.
+    fn follow(self: &Arc<Self>, watch: Option<Watch>, ooms: Option<Counter>) {
+        let (weak, shared) = (Arc::downgrade(self), self.shared.clone());
+        let (id, init) = (self.id.clone(), self.spec.init);
+        tokio::spawn(async move {
+            let end = end::await_end(&shared, &id, watch, ooms).await;
+            if let Some(grip) = weak.upgrade() {
+                let by_us = Some(grip.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
+                grip.exit.send_replace(Some(end.as_exit(by_us, init)));
+            }
+        });
+    }
+
+    /// To the first process, by the kernel; false where that can't be done.
+    fn signal_init(&self, signal: i32) -> bool {
+        let (Some((_, pidfd)), Some(named)) = (&self.init, Signal::from_named_raw(signal)) else {
+            return false;
+        };
+        matches!(
+            pidfd_send_signal(pidfd, named),
+            Ok(()) | Err(rustix::io::Errno::SRCH)
+        )
+    }
+
+    /// To every member of its cgroup; false where they can't be seen or reached.
+    fn signal_all(&self, signal: i32) -> bool {
+        let (Some(dir), Some(named)) = (&self.group, Signal::from_named_raw(signal)) else {
+            return false;
+        };
+        cgroup::members(dir).into_iter().all(|pid| {
+            let Some(Ok(pidfd)) = Pid::from_raw(pid).map(|p| pidfd_open(p, PidfdFlags::empty()))
+            else {
+                return true;
+            };
+            !cgroup::belongs(pid, &self.id)
+                || !matches!(
+                    pidfd_send_signal(&pidfd, named),
+                    Err(rustix::io::Errno::PERM)
+                )
+        })
+    }
+
+    /// By the engine, in the background: what the kernel would not do, and the thaw that a paused container needs.
+    fn ask_engine(&self, signal: Option<i32>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (shared, id) = (self.shared.clone(), self.id.clone());
+        runtime.spawn(async move {
+            let engine = &shared.engine;
+            if let Some(signal) = signal
+                && let Err(fault) = within(QUICK, "signal it", engine.signal(&id, signal)).await
+            {
+                tracing::warn!(container = id, signal, %fault, "signal not sent");
+            }
+            let facts = within(QUICK, "inspect it", engine.inspect(&id)).await;
+            if let Ok(Some(facts)) = facts
+                && facts.state == ContainerState::Paused
+                && let Err(fault) = within(QUICK, "unpause it", engine.unpause(&id)).await
+            {
+                tracing::warn!(container = id, %fault, "not unpaused");
+            }
+        });
+    }
+
+    fn remove(&self) {
+        sweep::remove(&self.shared, self.id.clone());
+    }
+}
+
+impl ChildHandle for Grip {
+    fn signal(&self, signal: i32, scope: Scope) {
+        if self.exit.borrow().is_some() {
+            return;
+        }
+        self.by_us.store(signal, Ordering::Relaxed);
+        let sent = match scope {
+            Scope::Leader | Scope::Group => self.signal_init(signal),
+            Scope::All => self.signal_all(signal),
+        };
+        self.ask_engine((!sent).then_some(signal));
+    }
+
+    fn kill(&self) {
+        if self.exit.borrow().is_some() {
+            return;
+        }
+        self.by_us.store(libc::SIGKILL, Ordering::Relaxed);
+        // The first process takes all others of its namespace along.
+        let sent = self.signal_init(libc::SIGKILL);
+        self.ask_engine((!sent).then_some(libc::SIGKILL));
+    }
+
+    fn exit(&self) -> BoxFuture<ChildExit> {
+        let mut exit = self.exit.subscribe();
+        Box::pin(async move {
+            let gone = ChildExit {
+                status: ExitStatus::Unknown,
+                oom: Tri::Unknown,
+                core: None,
+                by_us: None,
+                leftover: Vec::new(),
+            };
+            let ended = exit.wait_for(Option::is_some).await;
+            ended.map(|e| e.clone()).ok().flatten().unwrap_or(gone)
+        })
+    }
+
+    fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {
+        let run = command::run(
+            self.shared.clone(),
+            self.id.clone(),
+            self.group.clone(),
+            argv,
+            timeout,
+        );
+        Box::pin(run)
+    }
+
+    fn tree(&self) -> Tree {
+        match (&self.group, &self.init) {
+            (Some(dir), _) => Tree::Cgroup(dir.clone()),
+            (None, Some((pid, _))) => Tree::Descendants(*pid),
+            (None, None) => Tree::None,
+        }
+    }
+
+    fn sight(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.shared.presence.subscribe())
+    }
+
+    fn image_check(&self) -> Option<ImageCheck> {
+        let mut check = self.image.healthcheck.clone()?;
+        check.start_period = check.start_period.saturating_sub(self.began.elapsed());
+        Some(check)
+    }
+
+    fn particulars(&self) -> Vec<(&'static str, String)> {
+        let digest = self.image.digest.clone().unwrap_or_default();
+        vec![
+            ("image_id", self.image.id.clone()),
+            ("image_digest", digest),
+            ("container_name", self.spec.name.clone()),
+        ]
+    }
+
+    fn release(&self) {
+        if !self.released.swap(true, Ordering::Relaxed) {
+            self.remove();
+        }
+    }
+}
+
+impl Drop for Grip {
+    fn drop(&mut self) {
+        if !self.released.swap(true, Ordering::Relaxed) {
+            self.signal_init(libc::SIGKILL);
+            self.remove();
+        }
+    }
+}

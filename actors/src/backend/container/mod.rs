@@ -1,0 +1,279 @@
+//! Containers: what all engines share.
+//!
+//! Owns: the way from a plan to a running container and to its removal, and the watch over the engine itself. Promises:
+//! the same life for every engine; only containers with this lair's label are touched; a failed start leaves nothing,
+//! also where the engine is away when it fails. Never: speaks an engine's own language ([`engine::Engine`] does), and
+//! never lets the engine restart or remove a container.
+
+mod cgroup;
+pub mod cli;
+mod command;
+pub mod docker;
+mod end;
+pub mod engine;
+pub mod fault;
+pub mod feed;
+pub mod find;
+mod grip;
+mod http;
+mod make;
+pub mod podman;
+mod presence;
+mod processes;
+pub mod service;
+mod streams;
+mod sweep;
+mod wanted;
+
+use super::{Backend, BoxFuture, StartOrder, Started};
+use engine::{Engine, LABEL_INSTANCE};
+use fault::{EngineFault, EngineFaultKind};
+use lair_manifests::launch::Launch;
+use lair_supervision::{ChildId, StartFault, StartStage};
+use presence::Presence;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, OnceCell, Semaphore};
+
+pub use wanted::container_name;
+
+/// Starts under way at once; more wait their turn.
+pub const STARTS_IN_FLIGHT: usize = 8;
+
+/// A question that the engine answers from memory.
+const QUICK: Duration = Duration::from_secs(10);
+/// A question for which it has to work: start, remove.
+const SLOW: Duration = Duration::from_secs(60);
+/// How long a start that was given up is waited for, before it is left to be undone in the background.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+
+/// What a container backend is started with.
+#[derive(Clone, Debug)]
+pub struct ContainerOptions {
+    /// Names this lair in labels, the same for all its lives: what carries it may be reclaimed.
+    pub instance: String,
+    /// Longest time to fetch an image.
+    pub pull_within: Duration,
+}
+
+/// Something that happened beside the life of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The image is being fetched; one line of the engine's.
+    Pulling(String),
+    /// Something of an earlier life was in the way and was removed.
+    Reclaimed(String),
+    /// What was asked for and what is in force differ.
+    Differs(Vec<String>),
+}
+
+/// Hears news of a module's incarnation. Called from any thread, must not block.
+pub type NewsSink = Arc<dyn Fn(&ChildId, u64, News) + Send + Sync>;
+
+/// Runs modules as containers of one engine.
+pub struct ContainerBackend {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    engine: Arc<dyn Engine>,
+    options: ContainerOptions,
+    starts: Semaphore,
+    under_way: Mutex<HashMap<(ChildId, u64), Arc<Notify>>>,
+    presence: Presence,
+    news: OnceLock<NewsSink>,
+    swept: OnceCell<()>,
+    /// Starts of this life, until the sweep is done.
+    ordered: Mutex<HashSet<(ChildId, u64)>>,
+    /// Containers that are being removed.
+    removing: Mutex<HashSet<String>>,
+    removed: Notify,
+}
+
+impl Shared {
+    fn tell(&self, id: &ChildId, inc: u64, news: News) {
+        match self.news.get() {
+            Some(sink) => sink(id, inc, news),
+            None => tracing::info!(module = %id, run = inc, ?news, "container"),
+        }
+    }
+
+    fn own_label(&self) -> BTreeMap<String, String> {
+        [(LABEL_INSTANCE.to_owned(), self.options.instance.clone())].into()
+    }
+
+    fn removing(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.removing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ordered(&self) -> std::sync::MutexGuard<'_, HashSet<(ChildId, u64)>> {
+        self.ordered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, HashMap<(ChildId, u64), Arc<Notify>>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An engine's answer within a time.
+async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    answer: impl Future<Output = Result<T, EngineFault>>,
+) -> Result<T, EngineFault> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| {
+            let what = format!("the engine did not {doing} within {} s", limit.as_secs());
+            Err(EngineFault::new(EngineFaultKind::TimedOut, &what))
+        })
+}
+
+/// Waits; the engine gives no other sign.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the backend has no clock; it waits for an engine, as its other bounds do"
+)]
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+impl ContainerBackend {
+    /// Runs containers with this engine. Nothing is asked of it yet: it may be away.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>, options: ContainerOptions) -> Self {
+        ContainerBackend {
+            shared: Arc::new(Shared {
+                presence: Presence::new(),
+                starts: Semaphore::new(STARTS_IN_FLIGHT),
+                under_way: Mutex::default(),
+                news: OnceLock::new(),
+                swept: OnceCell::new(),
+                ordered: Mutex::default(),
+                removing: Mutex::default(),
+                removed: Notify::new(),
+                engine,
+                options,
+            }),
+        }
+    }
+
+    /// Where news go; the first who asks gets them.
+    pub fn on_news(&self, sink: NewsSink) {
+        let _ = self.shared.news.set(sink);
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.shared.engine.clone()
+    }
+
+    /// Removes what an earlier life of this lair left, once; later calls do nothing.
+    pub async fn sweep(&self) {
+        sweep::once(&self.shared).await;
+    }
+
+    /// Waits until everything that was released is removed, at most this long; says how many are not.
+    pub async fn settle(&self, limit: Duration) -> usize {
+        let done = async {
+            loop {
+                let changed = self.shared.removed.notified();
+                if self.shared.removing().is_empty() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, done).await;
+        self.shared.removing().len()
+    }
+}
+
+impl Backend for ContainerBackend {
+    fn name(&self) -> &'static str {
+        self.shared.engine.name()
+    }
+
+    fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
+        let shared = self.shared.clone();
+        let given_up = Arc::new(Notify::new());
+        let key = (order.id.clone(), order.inc);
+        shared.under_way().insert(key.clone(), given_up.clone());
+        if !shared.swept.initialized() {
+            shared.ordered().insert(key.clone());
+        }
+        let entry = UnderWay { shared, key };
+        Box::pin(async move {
+            let started = start(entry.shared.clone(), order, given_up).await;
+            drop(entry);
+            started
+        })
+    }
+
+    // The engine carries out what it was asked, whether or not somebody still waits for the answer.
+    fn undoes_at_once(&self) -> bool {
+        false
+    }
+
+    fn give_up(&self, id: &ChildId, inc: u64) {
+        if let Some(start) = self.shared.under_way().get(&(id.clone(), inc)) {
+            start.notify_one();
+        }
+    }
+}
+
+struct UnderWay {
+    shared: Arc<Shared>,
+    key: (ChildId, u64),
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.shared.under_way().remove(&self.key);
+    }
+}
+
+async fn start(
+    shared: Arc<Shared>,
+    order: StartOrder,
+    given_up: Arc<Notify>,
+) -> Result<Started, StartFault> {
+    let Launch::Container(_) = &order.plan.launch else {
+        let what = "the plan is not for a container";
+        return Err(EngineFault::new(EngineFaultKind::Refused, what).at(StartStage::Create));
+    };
+    let prepared = async {
+        sweep::once(&shared).await;
+        // Never closed, so the permit always comes.
+        let permit = shared.starts.acquire().await;
+        let image = make::image(&shared, &order).await?;
+        Ok::<_, StartFault>((permit, image))
+    };
+    let (_permit, image) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = given_up.notified() => return Err(abandoned()),
+    };
+    // On a task of its own: what the engine has begun is seen to its end, and undone if nobody wants it any more.
+    let mut task = tokio::spawn(make::make(shared.clone(), order, image));
+    let made = tokio::select! {
+        made = &mut task => made,
+        () = given_up.notified() => match tokio::time::timeout(GIVEN_UP, task).await {
+            Ok(made) => made,
+            Err(_) => return Err(abandoned()),
+        },
+    };
+    made.unwrap_or_else(|e| {
+        let what = format!("the start panicked: {e}");
+        Err(EngineFault::new(EngineFaultKind::Refused, &what).at(StartStage::Create))
+    })
+}
+
+fn abandoned() -> StartFault {
+    let what = "the start was given up before the engine had finished it";
+    EngineFault::new(EngineFaultKind::TimedOut, what).at(StartStage::Create)
+}

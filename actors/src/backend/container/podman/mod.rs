@@ -1,0 +1,309 @@
+//! Podman, by its libpod API on a Unix socket.
+//!
+//! Owns: the requests. Promises: what is asked for is in the request under the name that libpod reads (4.0 and newer),
+//! and what libpod would ignore in silence is refused here. Never: uses the docker-style half of the API, which drops
+//! device requests without a word.
+
+mod ask;
+mod told;
+
+use super::engine::{
+    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
+};
+use super::fault::{EngineFault, EngineFaultKind};
+use super::feed::Feed;
+use super::http::{Reply, Wire, escape};
+use super::service::ServiceOrder;
+use super::streams;
+use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use hyper::{Method, StatusCode};
+use lair_supervision::ExitStatus;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One Podman service.
+#[derive(Clone)]
+pub struct Podman {
+    wire: Wire,
+}
+
+impl Podman {
+    /// Speaks to the service on this socket; connects at each question.
+    #[must_use]
+    pub fn at(socket: &Path) -> Self {
+        Podman::anywhere(vec![socket.to_owned()], None)
+    }
+
+    /// Speaks to the first of these sockets that listens, and from then on only to that; starts a service of its own
+    /// where none does.
+    #[must_use]
+    pub fn anywhere(sockets: Vec<PathBuf>, service: Option<ServiceOrder>) -> Self {
+        Podman {
+            wire: Wire::new(sockets, service),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<Reply, EngineFault> {
+        self.wire.call(Method::GET, &url(path), None).await
+    }
+
+    async fn post(&self, path: &str) -> Result<Reply, EngineFault> {
+        self.wire.call(Method::POST, &url(path), None).await
+    }
+
+    /// A call on one container, for which "there is none" is an answer.
+    async fn act(&self, id: &str, what: &str, gone: Gone) -> Result<(), EngineFault> {
+        let path = format!("/containers/{}/{what}", escape(id));
+        let reply = self.post(&path).await?;
+        match (reply.status, gone) {
+            (StatusCode::NOT_FOUND | StatusCode::CONFLICT, Gone::IsFine) => Ok(()),
+            (_, gone) => match reply.good(EngineFaultKind::Refused) {
+                // On its way down, or not frozen: libpod has one phrase for both, and the status of a failure.
+                Err(fault)
+                    if matches!(gone, Gone::IsFine)
+                        && fault.reason.contains("container state improper") =>
+                {
+                    Ok(())
+                }
+                done => done.map(|_| ()),
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Gone {
+    IsFine,
+    IsAFault,
+}
+
+/// 4.0.0 is the oldest that today's Podman accepts, and the newest that Debian's does.
+fn url(path: &str) -> String {
+    format!("/v4.0.0/libpod{path}")
+}
+
+fn container(id: &str, rest: &str) -> String {
+    format!("/containers/{}{rest}", escape(id))
+}
+
+impl Engine for Podman {
+    fn name(&self) -> &'static str {
+        "podman"
+    }
+
+    fn info(&self) -> Answer<EngineInfo> {
+        let me = self.clone();
+        Box::pin(async move {
+            let reply = me.get("/info").await?;
+            told::info(&reply.good(EngineFaultKind::Refused)?)
+        })
+    }
+
+    fn ping(&self) -> Answer<()> {
+        let me = self.clone();
+        Box::pin(async move {
+            let reply = me.get("/_ping").await?;
+            reply.good(EngineFaultKind::Refused).map(|_| ())
+        })
+    }
+
+    fn find_image(&self, image: &str) -> Answer<Option<ImageFacts>> {
+        let (me, image) = (self.clone(), image.to_owned());
+        Box::pin(async move {
+            let reply = me.get(&format!("/images/{}/json", escape(&image))).await?;
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            told::image(&reply.good(EngineFaultKind::Refused)?).map(Some)
+        })
+    }
+
+    fn pull(&self, image: &str, progress: Progress) -> Answer<()> {
+        let (me, image) = (self.clone(), image.to_owned());
+        Box::pin(async move {
+            let path = url(&format!("/images/pull?reference={}", escape(&image)));
+            let coming = me.wire.stream(Method::POST, &path, None).await?;
+            if !coming.status().is_success() {
+                let reply = coming.whole().await?;
+                return Err(reply.refusal(EngineFaultKind::PullFailed));
+            }
+            streams::lines(coming, |line| told::pulled(line, &progress)).await
+        })
+    }
+
+    fn create(&self, spec: Arc<CreateSpec>) -> Answer<String> {
+        let me = self.clone();
+        Box::pin(async move {
+            let body = ask::create(&spec)?;
+            let path = url("/containers/create");
+            let reply = me.wire.call(Method::POST, &path, Some(body)).await?;
+            told::created(&reply.good(EngineFaultKind::Refused)?)
+        })
+    }
+
+    /// Initialised first: only then is there something to connect to, and its process to be known before it runs.
+    fn attach(&self, id: &str) -> Answer<Streams> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            me.act(&id, "init", Gone::IsAFault).await?;
+            let query = "/attach?stdout=true&stderr=true&stdin=false&stream=true&logs=false";
+            let path = url(&container(&id, query));
+            let (source, connection) = me.wire.hijack(&path, None).await?;
+            let (feed, streams) = Feed::new()?;
+            tokio::spawn(async move {
+                let _connection = connection;
+                if let Err(fault) = feed.frames(source).await {
+                    tracing::warn!(container = id, %fault, "its output broke off");
+                }
+            });
+            Ok(streams)
+        })
+    }
+
+    fn start(&self, id: &str) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move { me.act(&id, "start", Gone::IsAFault).await })
+    }
+
+    fn signal(&self, id: &str, signal: i32) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        let what = format!("kill?signal={signal}");
+        Box::pin(async move { me.act(&id, &what, Gone::IsFine).await })
+    }
+
+    fn inspect(&self, id: &str) -> Answer<Option<ContainerFacts>> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            let reply = me.get(&container(&id, "/json")).await?;
+            match reply.good(EngineFaultKind::Refused) {
+                // One that is being removed is told of by a failure.
+                Err(fault) if fault.kind == EngineFaultKind::NoSuchContainer => Ok(None),
+                reply => told::container(&reply?).map(Some),
+            }
+        })
+    }
+
+    /// Podman looks by itself once an interval; the kernel's word comes sooner.
+    fn wait(&self, id: &str) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            let query = "/wait?condition=exited&condition=stopped&condition=removing&interval=1s";
+            let reply = me.post(&container(&id, query)).await?;
+            if reply.status == StatusCode::NOT_FOUND {
+                return Ok(());
+            }
+            reply.good(EngineFaultKind::Refused).map(|_| ())
+        })
+    }
+
+    fn remove(&self, id: &str) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            // Without a timeout of 0 it would first ask to stop, for ten seconds.
+            let path = url(&container(&id, "?force=true&v=true&timeout=0"));
+            let reply = me.wire.call(Method::DELETE, &path, None).await?;
+            match reply.good(EngineFaultKind::Refused) {
+                Err(fault) if fault.kind != EngineFaultKind::NoSuchContainer => Err(fault),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        })
+    }
+
+    fn list(&self, labels: BTreeMap<String, String>) -> Answer<Vec<Listed>> {
+        let me = self.clone();
+        Box::pin(async move {
+            let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let filter = json!({ "label": wanted }).to_string();
+            let path = format!("/containers/json?all=true&filters={}", escape(&filter));
+            let reply = me.get(&path).await?;
+            told::list(&reply.good(EngineFaultKind::Refused)?)
+        })
+    }
+
+    fn exec(
+        &self,
+        id: &str,
+        argv: Vec<String>,
+        marker: String,
+        timeout: Duration,
+    ) -> BoxFuture<CommandOutcome> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            match tokio::time::timeout(timeout, me.exec_now(&id, argv, marker)).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(fault)) => CommandOutcome::CouldNotRun(fault.to_string()),
+                Err(_) => CommandOutcome::TimedOut,
+            }
+        })
+    }
+
+    fn stats(&self, id: &str) -> Answer<Stats> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            let path = format!("/containers/stats?containers={}&stream=false", escape(&id));
+            let reply = me.get(&path).await?;
+            told::stats(&reply.good(EngineFaultKind::Refused)?)
+        })
+    }
+
+    fn pause(&self, id: &str) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move { me.act(&id, "pause", Gone::IsAFault).await })
+    }
+
+    fn unpause(&self, id: &str) -> Answer<()> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move { me.act(&id, "unpause", Gone::IsFine).await })
+    }
+
+    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            let since = since.map_or(String::new(), |at| format!("&since={}", at.as_secs()));
+            let query = format!("/logs?stdout=true&stderr=true&follow=false{since}");
+            let path = url(&container(&id, &query));
+            let coming = me.wire.stream(Method::GET, &path, None).await?;
+            if !coming.status().is_success() {
+                return Err(coming.whole().await?.refusal(EngineFaultKind::Refused));
+            }
+            let (feed, streams) = Feed::new()?;
+            tokio::spawn(streams::hand_on(coming, feed));
+            Ok(streams)
+        })
+    }
+}
+
+impl Podman {
+    async fn exec_now(
+        &self,
+        id: &str,
+        argv: Vec<String>,
+        marker: String,
+    ) -> Result<CommandOutcome, EngineFault> {
+        let body =
+            json!({ "Cmd": argv, "Env": [marker], "AttachStdout": true, "AttachStderr": true });
+        let path = url(&container(id, "/exec"));
+        let reply = self.wire.call(Method::POST, &path, Some(body)).await?;
+        let session = told::created(&reply.good(EngineFaultKind::Refused)?)?;
+        let path = url(&format!("/exec/{}/start", escape(&session)));
+        let how = json!({ "Detach": false, "Tty": false });
+        let (source, _connection) = self.wire.hijack(&path, Some(how)).await?;
+        let mut output = Vec::new();
+        streams::first_bytes(source, &mut output).await?;
+        let reply = self
+            .get(&format!("/exec/{}/json", escape(&session)))
+            .await?;
+        let code = told::exec_code(&reply.good(EngineFaultKind::Refused)?)?;
+        // What a shell says of a program that is not there, or none; the engine's runtime does the same, with a reason.
+        let words = String::from_utf8_lossy(&output);
+        if matches!(code, 126 | 127) && (words.contains("OCI") || output.is_empty()) {
+            let why = EngineFault::of_words(&words, EngineFaultKind::NoSuchCommand);
+            return Ok(CommandOutcome::CouldNotRun(why.to_string()));
+        }
+        let status = i32::try_from(code).map_or(ExitStatus::Unknown, ExitStatus::Code);
+        Ok(CommandOutcome::Ended { status, output })
+    }
+}
