@@ -24,6 +24,9 @@ pub const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 /// The behaviour; all data is in [`ModuleState`].
 pub struct ModuleActor;
 
+/// A child that runs already: the grip on it, and the counters of its log if its streams could be taken.
+pub type Found = (Arc<dyn ChildHandle>, Option<Arc<StreamStats>>);
+
 /// What a module actor is started with.
 pub struct ModuleArgs {
     /// What to start.
@@ -39,7 +42,7 @@ pub struct ModuleArgs {
     /// Its log is known to be writable.
     pub log_proven: bool,
     /// It runs already and its streams are taken: a child of an earlier life.
-    pub found: Option<(Arc<dyn ChildHandle>, Option<Arc<StreamStats>>)>,
+    pub found: Option<Found>,
 }
 
 /// One incarnation.
