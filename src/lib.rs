@@ -14,6 +14,7 @@ mod doctor;
 mod folders;
 pub mod handle;
 mod prepare;
+pub mod reload;
 mod runtime;
 pub mod signals;
 pub mod tail;

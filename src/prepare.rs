@@ -24,6 +24,10 @@ pub(crate) fn prepare(
     source: ManifestSource,
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
+    let file = match &source {
+        ManifestSource::File(path) => Some(same_path(path)),
+        ManifestSource::Text { .. } => None,
+    };
     let (source, vouched) = read(source)?;
     let stack = parse_stack(&source).map_err(|problems| invalid(&problems))?;
     if !options.args.is_empty() && stack.modules.len() > 1 {
@@ -33,7 +37,16 @@ pub(crate) fn prepare(
         )
         .help("name one module, or put the arguments into the manifest"));
     }
-    plan_all(inner, &source, vouched, &stack, options)
+    let mut plans = plan_all(inner, &source, vouched, &stack, options)?;
+    for plan in &mut plans {
+        plan.source.clone_from(&file);
+    }
+    Ok(plans)
+}
+
+/// One name for a file, however it is reached.
+pub(crate) fn same_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn plan_all(
@@ -123,7 +136,7 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
 
 /// The driver's word, for modules that ask for a GPU.
 fn gpu_facts(inner: &Inner) -> GpuFacts {
-    if !inner.config.gpu.nvml {
+    if !inner.config().gpu.nvml {
         return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
     }
     match inner.gpus.gpus() {
@@ -190,7 +203,7 @@ fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecisi
         },
     };
     trust::decide(
-        inner.config.trust.as_ref(),
+        inner.config().trust.as_ref(),
         scope,
         module.name.as_str(),
         source.facts.as_ref(),
@@ -222,7 +235,7 @@ fn choose(
         module,
         &host,
         &policy,
-        &inner.config,
+        &inner.config(),
         options.preference,
         options.fallback,
         trusted,

@@ -20,7 +20,7 @@ use lair_supervision::Origin;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 /// How a runtime shall be.
@@ -190,7 +190,7 @@ impl Runtime {
             sampler: Sampler::new(clock.clone()),
             pump: Arc::new(OnceLock::new()),
             clock,
-            config: options.config,
+            config: RwLock::new(Arc::new(options.config)),
             folders: options.folders,
             foreground: options.foreground,
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),

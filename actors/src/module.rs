@@ -244,7 +244,7 @@ fn log_fault(fault: &LogFault) -> StartFault {
 }
 
 /// The manifest's words as the pump's.
-fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
+pub(crate) fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
     crate::files::LogPolicy {
         max_size: logs.max_size,
         max_files: usize::try_from(logs.max_files).unwrap_or(usize::MAX),

@@ -84,6 +84,8 @@ pub struct View {
     pub group: Option<GroupView>,
     /// The last verdict.
     pub health: HealthView,
+    /// Parts of its manifest that hold from its next start on.
+    pub next_start: Vec<&'static str>,
     /// The grip on the running child: for its tree only.
     pub handle: Option<Arc<dyn ChildHandle>>,
     /// Counters of the current or last run's log.

@@ -65,14 +65,6 @@ pub struct LaunchPlan {
     pub source: Option<PathBuf>,
 }
 
-impl LaunchPlan {
-    /// Whether the other plan asks for the same in every respect.
-    #[must_use]
-    pub fn same_as(&self, other: &LaunchPlan) -> bool {
-        self.digest == other.digest && self.mode == other.mode && self.launch == other.launch
-    }
-}
-
 /// The mechanics of one mode.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,7 +145,7 @@ pub struct Port {
 }
 
 /// How each probe is carried out; thresholds are in the spec's `probes`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProbeActions {
     /// Has it come up?
     pub startup: Option<StartupAction>,
@@ -164,7 +156,7 @@ pub struct ProbeActions {
 }
 
 /// A startup probe: an action, and how long without progress is too long.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StartupAction {
     /// What is asked.
     pub action: ProbeAction,
@@ -173,7 +165,7 @@ pub struct StartupAction {
 }
 
 /// One probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeAction {
     /// Run in the module's context; exit code 0 is success.

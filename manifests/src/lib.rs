@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod change;
 mod check;
 pub mod config;
 mod decode;

@@ -71,6 +71,7 @@ impl Renderer<'_> {
             // Nobody compares the sockets of the tree with the declared ports yet.
             exposure: "unknown".to_owned(),
             logs: self.logs(view),
+            next_start: view.next_start.iter().map(|p| (*p).to_owned()).collect(),
             group: view.group.clone(),
             origin: match &view.origin {
                 Origin::Observed => "observed".to_owned(),
