@@ -19,6 +19,7 @@ mod runtime;
 pub mod signals;
 pub mod tail;
 pub mod testing;
+mod vouch;
 
 pub use folders::Folders;
 pub use handle::{LoadOptions, ManifestSource, Refused, RuntimeHandle, WaitFor};

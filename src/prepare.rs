@@ -4,15 +4,16 @@
 //! Never: starts anything.
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use lair_actors::cgroup::Limit;
 use lair_actors::facts as actors;
-use lair_manifests::launch::LaunchPlan;
+use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
     GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, TrustScope, facts, parse_stack, plan, problem, read_manifest, select, trust,
+    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,15 +67,11 @@ fn plan_all(
     }
     let host = host_facts(inner, &context);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
-    for module in &stack.modules {
-        let trusted = if vouched {
-            Ok(())
-        } else {
-            trust(inner, source, module)
-        };
+    for (index, module) in stack.modules.iter().enumerate() {
+        let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(grouped(stack, plan))?),
+                Ok(plan) => plans.push(enforceable(inner, grouped(stack, plan))?),
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -162,52 +159,31 @@ fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
     })
 }
 
-/// Refuses what the manifest insists on and this version can't hold: better no module than one without its bounds.
-fn enforceable(plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
+/// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
+fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
     let refuse = |code, what: &str, help| {
-        Err(Refused::new(
-            code,
-            format!("`{name}` asks for {what}, which this version of lair can't enforce"),
-        )
-        .help(help))
+        Err(Refused::new(code, format!("`{name}` asks for {what}")).help(help))
     };
-    if plan.limits.memory_required {
+    let memory = inner.cgroups.as_ref().map(|c| c.enforcer(Limit::Memory));
+    let native = plan.mode == Mode::Native;
+    if let (true, true, Some(Err(why))) = (plan.limits.memory_required, native, memory) {
         return refuse(
             "limit_unenforceable",
-            "a memory limit with `enforce: required`",
-            "take `enforce: best-effort`: the limit is then shown as not enforced",
+            &format!(
+                "a memory limit with `enforce: required`, which lair can't enforce here: {why}"
+            ),
+            "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
     if plan.limits.sandbox.is_some() {
         return refuse(
             "sandbox_unavailable",
-            "`runtime.native.sandbox`",
+            "`runtime.native.sandbox`, which this version of lair can't enforce",
             "leave it out, or run the module elsewhere",
         );
     }
     Ok(plan)
-}
-
-fn trust(inner: &Inner, source: &Source, module: &ModuleManifest) -> TrustDecision {
-    let uid = rustix::process::geteuid().as_raw();
-    let modules = inner.folders.config.join("modules");
-    let scope = match &source.facts {
-        None => TrustScope::Bridge {
-            digest: &source.digest,
-        },
-        Some(_) if inner.foreground => TrustScope::Foreground { uid },
-        Some(_) => TrustScope::Daemon {
-            uid,
-            modules: &modules,
-        },
-    };
-    trust::decide(
-        inner.config().trust.as_ref(),
-        scope,
-        module.name.as_str(),
-        source.facts.as_ref(),
-    )
 }
 
 fn choose(

@@ -161,7 +161,7 @@ impl Runtime {
             None => Some(Lock::take(&options.folders.run)?),
         };
         let instance = options.folders.instance();
-        let (clock, backends, keeper, tracking) = match options.simulated {
+        let (clock, backends, keeper, cgroups) = match options.simulated {
             Some((clock, backends)) => (clock, backends, None, None),
             None => {
                 let keeper = launch_keeper(options.keeper, options.orphan_grace).await?;
@@ -170,7 +170,7 @@ impl Runtime {
                     run_dir: options.folders.run.clone(),
                 };
                 let native = Arc::new(NativeBackend::new(keeper.clone(), native));
-                let tracking = native.tracking();
+                let cgroups = native.cgroups().clone();
                 let clock: Arc<dyn Clock> = SystemClock::start();
                 (
                     clock,
@@ -179,7 +179,7 @@ impl Runtime {
                         container: None,
                     },
                     Some(keeper),
-                    Some(tracking),
+                    Some(cgroups),
                 )
             }
         };
@@ -196,7 +196,7 @@ impl Runtime {
             keeper_pid: keeper.as_ref().map(|k| k.keeper().pid),
             seed: options.seed,
             memory_total: facts::host().memory_total,
-            tracking,
+            cgroups,
             gpus: GpuReader::new(None),
             lock: Mutex::new(lock),
         };

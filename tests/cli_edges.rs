@@ -140,17 +140,6 @@ fn codes_and_formats_are_the_documented_ones_at_the_edges() {
     let lair = Lair::folder();
     let file = lair.module("idle", SLEEPER, "");
     let file = file.to_str().expect("path");
-    let bounded = face::manifest("bounded", SLEEPER, "")
-        + "\n  resources: { memory: { limit: 1GiB, enforce: required } }\n";
-    let bounded_file = lair.dir.join("bounded.yaml");
-    fs::write(&bounded_file, bounded).expect("manifest");
-    let refused = lair.lair(&["run", bounded_file.to_str().expect("path")]);
-    assert!(
-        text(&refused.stderr).contains("limit_unenforceable"),
-        "{refused:?}"
-    );
-    assert_eq!(refused.status.code(), Some(5));
-
     let lair = lair.serve(&[]);
     assert_eq!(lair.ask(&["kill", "-s", "HUP", "idle"]).0, 3, "not running");
     assert_eq!(

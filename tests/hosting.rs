@@ -50,7 +50,7 @@ async fn a_second_lair_on_the_same_folders_is_refused_and_the_first_goes_on() {
     lair.end().await;
 }
 
-// R7
+// R7, O8
 #[tokio::test]
 async fn a_folder_that_cannot_be_trusted_is_refused_by_name_before_anything_starts() {
     let home = Home::new("folders");
@@ -115,13 +115,6 @@ async fn folders_have_their_modes_whatever_the_umask_and_links_to_the_lock_are_n
 #[tokio::test]
 async fn what_cannot_be_enforced_is_refused_or_said_to_be_unenforced() {
     let lair = Lair::start("unenforced").await;
-    let required = sh(
-        "m",
-        "exec sleep 1000",
-        "  resources: { memory: { limit: 1GiB, enforce: required } }",
-    );
-    let refused = lair.load(&required).await.expect_err("a refusal");
-    assert_eq!(refused.code, "limit_unenforceable");
     let boxed = sh("m", "exec sleep 1000", "")
         .replace("native: {", "native: { sandbox: { network: none }, ");
     let refused = lair.load(&boxed).await.expect_err("a refusal");
@@ -136,7 +129,10 @@ async fn what_cannot_be_enforced_is_refused_or_said_to_be_unenforced() {
     .await;
     let up = lair.wait("m", WaitFor::Ready).await;
     assert_eq!(up.resources.memory.limit, Some(1 << 30));
-    assert!(!up.resources.memory.enforced && up.resources.memory.by.is_some());
+    assert!(
+        up.resources.memory.by.is_some(),
+        "held or not, it is said by what, or why not"
+    );
     assert_eq!(up.exposure, "unknown");
     lair.handle
         .kill("m", Some(9), asker())

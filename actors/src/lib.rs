@@ -1,10 +1,11 @@
 //! What touches the world: lair's actors and what they drive.
 //!
-//! Owns: processes ([`backend`], [`keeper`]), log files ([`pump`], [`files`]), probes ([`health`], [`probe`]), time
+//! Owns: processes ([`backend`], [`keeper`], [`cgroup`]), log files ([`pump`], [`files`]), probes ([`health`], [`probe`]), time
 //! ([`clock`]) and the actors that hold them. Promises: handlers never wait for long work. Never: decides about a
 //! child's life; that is `lair_supervision::decide` alone.
 
 pub mod backend;
+pub mod cgroup;
 pub mod clock;
 pub mod events;
 pub mod evidence;

@@ -336,7 +336,7 @@ impl Judge<'_> {
             );
         }
         if let Err(why) = self.trust {
-            out("trust", "trust.native", why.clone());
+            out("trust", why.rule, why.to_string());
         }
     }
 

@@ -5,10 +5,10 @@
 
 use crate::problem::{Problem, ProblemKind};
 use crate::trust::FileFacts;
+use crate::walk::{Walked, has_acl, walk};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub const MAX_MODULE: usize = 1 << 20;
 /// Longest stack, in bytes.
 pub const MAX_STACK: usize = 16 << 20;
+/// Longest signature file, in bytes.
+const MAX_SIGNATURE: u64 = 4 << 10;
 
 /// A text to be read.
 #[derive(Clone)]
@@ -63,13 +65,17 @@ impl std::fmt::Debug for Source {
 pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
     let name = path.to_string_lossy();
     let wrong = |what: String| Problem::of_file(ProblemKind::Syntax, &name, what);
-    let file = open(path).map_err(|e| wrong(format!("the file can't be opened: {e}")))?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let Walked { file, way } =
+        walk(&absolute).map_err(|e| wrong(format!("the file can't be opened: {e}")))?;
+    // Of the open file, not of its name: what is read below is what is told of here.
     let meta = file
         .metadata()
         .map_err(|e| wrong(format!("the file can't be looked at: {e}")))?;
     if !meta.is_file() {
         return Err(wrong("this is no regular file".to_owned()));
     }
+    let acl = has_acl(&file, meta.mode());
     let mut bytes = Vec::new();
     let read = file.take(MAX_STACK as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| wrong(format!("the file can't be read: {e}")))?;
@@ -78,20 +84,14 @@ pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
     }
     let digest = digest(&bytes);
     let text = String::from_utf8(bytes).map_err(|_| wrong("the file is not UTF-8".to_owned()))?;
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-    // Whoever can write to the folder where the file really lies can replace it.
-    let real = std::fs::canonicalize(path).ok();
-    let folder = real
-        .as_deref()
-        .and_then(Path::parent)
-        .and_then(|f| std::fs::metadata(f).ok());
     let facts = FileFacts {
         path: absolute,
         owner: meta.uid(),
         group: meta.gid(),
         mode: meta.mode(),
-        folder: folder.map(|m| (m.uid(), m.gid(), m.mode())),
+        acl,
+        way,
         sha256: digest.to_string(),
     };
     Ok(Source {
@@ -103,20 +103,44 @@ pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
     })
 }
 
+/// Reads the signature of a manifest's file: what `named` says, relative to the manifest's folder, or else the file's
+/// name with `.minisig` behind it, as minisign(1) writes it.
+///
+/// # Errors
+/// Why there is none, as a sentence fragment.
+pub fn read_signature(source: &Source, named: Option<&str>) -> Result<String, String> {
+    let facts = source.facts.as_ref().ok_or("it is no file")?;
+    let path = match named.filter(|n| !n.is_empty()) {
+        Some(named) => source.dir.join(named),
+        None => {
+            let mut path = facts.path.clone().into_os_string();
+            path.push(".minisig");
+            PathBuf::from(path)
+        }
+    };
+    let shown = path.display().to_string();
+    let text = read_small(&path).map_err(|e| format!("{shown} can't be read: {e}"))?;
+    text.ok_or(format!("{shown} is no signature"))
+}
+
+/// `None`: longer than any signature, no regular file, or no text.
+fn read_small(path: &Path) -> std::io::Result<Option<String>> {
+    let Walked { file, .. } = walk(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SIGNATURE + 1).read_to_end(&mut bytes)?;
+    let fits = bytes.len() as u64 <= MAX_SIGNATURE;
+    Ok(String::from_utf8(bytes).ok().filter(|_| fits))
+}
+
 pub(crate) fn too_large(name: &str, limit: usize) -> Problem {
     let what = format!("longer than {}", crate::units::show_size(limit as u64));
     Problem::of_file(ProblemKind::TooLarge, name, what)
 }
 
-/// Never waits: not for the other end of a FIFO, not for a terminal.
-fn open(path: &Path) -> std::io::Result<File> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    File::options().read(true).custom_flags(flags).open(path)
-}
-
-fn digest(bytes: &[u8]) -> Arc<str> {
+pub(crate) fn digest(bytes: &[u8]) -> Arc<str> {
     use std::fmt::Write;
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {

@@ -161,9 +161,17 @@ fn a_requests_policy_and_the_configurations_both_count() {
     assert_eq!(rules(outcome), ["allowed_modes", "allowed_modes"]);
 }
 
+fn distrust() -> lair_manifests::Distrust {
+    lair_manifests::Distrust {
+        rule: "trust.native",
+        message: "no".to_owned(),
+        allow: "name it".to_owned(),
+    }
+}
+
 #[test]
 fn an_untrusted_module_does_not_run_natively() {
-    let untrusted = Err("no".to_owned());
+    let untrusted = Err(distrust());
     let config = RuntimeConfig::default();
     let module = module("modes: [native]");
     let outcome = select(
@@ -260,7 +268,7 @@ proptest! {
         let policy = allowed.map_or(String::new(), |m| format!(", policy: {{ allowed_modes: [{m}] }}"));
         let default = if default_native { "native" } else { "container" };
         let config = config(&format!("docker_enabled: {docker}, native_enabled: {native}, default_mode: {default}{policy}"));
-        let trust = if trusted { Ok(()) } else { Err("untrusted".to_owned()) };
+        let trust = if trusted { Ok(()) } else { Err(distrust()) };
         let once = || select(&module, &host(engine), &Policy::default(), &config, wish, fallback, &trust);
         let outcome = once();
         prop_assert_eq!(&outcome, &once());

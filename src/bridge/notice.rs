@@ -71,6 +71,7 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Health { .. } => "module.health",
         NoticeKind::LogDegraded { .. } => "module.log_degraded",
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
+        NoticeKind::LimitNotEnforced { .. } => "module.limit_not_enforced",
         NoticeKind::ModeFallback { .. } => "module.mode_fallback",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
@@ -101,6 +102,11 @@ fn details(kind: &NoticeKind) -> Value {
         }
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
+        NoticeKind::LimitNotEnforced {
+            limit,
+            asked,
+            reason,
+        } => json!({ "limit": limit, "asked": asked, "reason": reason }),
         NoticeKind::ModeFallback { reason } => json!({ "reason": reason }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
         NoticeKind::Changed { live, next_start } => {

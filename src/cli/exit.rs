@@ -39,6 +39,7 @@ pub fn of_error(code: &str) -> Code {
         "usage" | "invalid_params" | "unknown_method" => USAGE,
         "unreachable" | "unsupported_version" => UNREACHABLE,
         "untrusted"
+        | "checksum_mismatch"
         | "mode_unavailable"
         | "not_permitted"
         | "injection_disabled"

@@ -126,6 +126,14 @@ pub enum Event {
     RootDied,
 }
 
+/// When memory runs out the kernel should take anything before what looks after it all. Modules are not spared: the
+/// keeper, their parent, sees to that. It takes a right that most users don't have.
+fn spare_lair() {
+    if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "-900") {
+        tracing::debug!("lair is not spared when memory runs out: {e}");
+    }
+}
+
 impl Host {
     /// Starts a runtime and binds its bridge, which answers from [`Host::open`] on: who connects before that waits,
     /// instead of being told that nothing is loaded.
@@ -137,6 +145,7 @@ impl Host {
         let policy = peers(&options.config);
         let socket = options.folders.socket.clone();
         let runtime = Runtime::start(options).await?;
+        spare_lair();
         let bound = match listen(&socket) {
             Ok(bound) => bound,
             Err(e) => {

@@ -9,7 +9,7 @@ mod words;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
-use lair_actors::backend::native::NativeBackend;
+use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
 use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuReader, Sampler};
@@ -23,7 +23,7 @@ use lair_manifests::config::RuntimeConfig;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -49,8 +49,8 @@ pub(crate) struct Inner {
     pub keeper_pid: Option<i32>,
     pub seed: u64,
     pub memory_total: Option<u64>,
-    /// Where trees are tracked, or why not; `None`: simulated.
-    pub tracking: Option<Result<PathBuf, String>>,
+    /// Where trees are tracked and limits held; `None`: simulated.
+    pub cgroups: Option<Cgroups>,
     pub gpus: GpuReader,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
@@ -442,12 +442,12 @@ impl RuntimeHandle {
         }
     }
 
-    /// The keeper is gone: nobody else removes the folder of tracking cgroups any more. The folders are free again.
+    /// The keeper is gone: nobody else removes the folders of its control groups any more. The folders are free again.
     pub(crate) fn clean_up(&self) {
         let lock = &self.inner.lock;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(Ok(folder)) = &self.inner.tracking {
-            NativeBackend::clean_up(folder);
+        if let Some(cgroups) = &self.inner.cgroups {
+            cgroups.remove();
         }
     }
 

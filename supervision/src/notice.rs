@@ -118,6 +118,15 @@ pub enum NoticeKind {
         /// Bytes that were dropped.
         dropped: u64,
     },
+    /// A limit that was asked for does not hold.
+    LimitNotEnforced {
+        /// `memory cpus pids`.
+        limit: String,
+        /// What was asked for: bytes, thousandths of a CPU, processes and threads.
+        asked: u64,
+        /// Why.
+        reason: String,
+    },
     /// The mode that was preferred could not be taken.
     ModeFallback {
         /// The explanation's last line.

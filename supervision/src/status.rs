@@ -346,6 +346,9 @@ fn reason(code: ReasonCode, message: String) -> Reason {
 
 fn ended(status: ExitStatus, oom: bool) -> String {
     match status {
+        ExitStatus::Code(code) if oom => {
+            format!("exited with code {code} after part of it was killed for lack of memory")
+        }
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(_) if oom => "was killed for lack of memory".to_owned(),
         ExitStatus::Signal(signal) => match signal_name(signal) {

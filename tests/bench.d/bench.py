@@ -338,4 +338,5 @@ def main():
         a.out.write_text(json.dumps(results, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    main()

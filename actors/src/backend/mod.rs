@@ -7,6 +7,7 @@
 pub mod native;
 pub mod sim;
 
+use crate::cgroup::{HeldLimits, Shortfall};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
 use std::future::Future;
@@ -126,6 +127,14 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
+    /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
+    fn limits(&self) -> HeldLimits {
+        HeldLimits::default()
+    }
+    /// The limits that did not hold when it was started. Reads nothing.
+    fn shortfalls(&self) -> Vec<Shortfall> {
+        Vec::new()
+    }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
 }

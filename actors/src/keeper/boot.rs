@@ -163,10 +163,13 @@ fn raise_descriptor_limit() -> Option<libc::rlimit> {
     Some(before)
 }
 
-/// The keeper should outlive its children when memory runs out; without the right to say so it does not.
+/// The keeper should outlive its children when memory runs out; without the right to say so it does not. What spares
+/// the keeper, or spared its launcher, spares no child.
 fn lower_oom_score() -> Option<CString> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read_to_string(FILE).ok()?;
-    std::fs::write(FILE, "-900").ok()?;
-    CString::new(before.trim_end()).ok()
+    let before: i32 = before.trim_end().parse().ok()?;
+    let lowered = std::fs::write(FILE, "-900").is_ok();
+    let reset = lowered || before < 0;
+    reset.then(|| CString::new(before.max(0).to_string()).ok())?
 }

@@ -129,12 +129,13 @@ impl Keeper {
         if self.blocked == Some(Blocked::Starved) || connection & libc::POLLOUT != 0 {
             self.blocked = None;
         }
+        // Requests first: while many are asked to stop, those not yet asked come before those already dead.
+        if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
+            self.read_requests();
+        }
         if signals != 0 {
             self.drain_signals();
             self.reap();
-        }
-        if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
-            self.read_requests();
         }
         if listener != 0 {
             self.connection = self.door.admit();

@@ -10,6 +10,13 @@ use lair_supervision::{
 };
 use ractor::Actor;
 
+/// What one decision still asks for.
+pub(super) struct Todo {
+    effects: Vec<(u64, Effect)>,
+    origin: Origin,
+    answer: Option<Admission>,
+}
+
 impl RootState {
     /// Feeds one event to the core and does what it says. The answer is there for requests.
     pub(super) async fn step(
@@ -19,6 +26,40 @@ impl RootState {
         event: ChildEvent,
         origin: Option<Origin>,
     ) -> Option<Admission> {
+        let todo = self.decide(id, inc, event, origin)?;
+        self.follow_up(id, todo).await
+    }
+
+    /// Feeds one event to many children: signals go out before anything else is done, so that the last child is not
+    /// asked to stop only after all that is to be told of the others.
+    pub(super) async fn step_all(&mut self, events: Vec<(ChildId, ChildEvent)>, origin: &Origin) {
+        let mut todos = Vec::with_capacity(events.len());
+        for (id, event) in events {
+            let Some(mut todo) = self.decide(&id, None, event, Some(origin.clone())) else {
+                continue;
+            };
+            todo.effects.retain(|(_, effect)| match effect {
+                Effect::Signal { signal, scope } => {
+                    self.signal(&id, *signal, *scope);
+                    false
+                }
+                _ => true,
+            });
+            todos.push((id, todo));
+        }
+        for (id, todo) in todos {
+            self.follow_up(&id, todo).await;
+        }
+    }
+
+    /// The new state is taken; what is to be done about it is still to come.
+    fn decide(
+        &mut self,
+        id: &ChildId,
+        inc: Option<u64>,
+        event: ChildEvent,
+        origin: Option<Origin>,
+    ) -> Option<Todo> {
         let now = self.now();
         let known = self.children.get_mut(id)?;
         let decision = decide::decide(&known.plan.spec, &known.child, inc, event, now);
@@ -46,13 +87,20 @@ impl RootState {
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
-        let origin = known.origin.clone();
+        Some(Todo {
+            effects,
+            origin: known.origin.clone(),
+            answer: decision.answer,
+        })
+    }
+
+    async fn follow_up(&mut self, id: &ChildId, todo: Todo) -> Option<Admission> {
         // Before anything is told or asked: who acts on an event finds at least the state it tells of.
         self.show(id);
-        for (inc, effect) in effects {
-            self.apply(id, inc, effect, &origin).await;
+        for (inc, effect) in todo.effects {
+            self.apply(id, inc, effect, &todo.origin).await;
         }
-        decision.answer
+        todo.answer
     }
 
     async fn apply(&mut self, id: &ChildId, inc: u64, effect: Effect, origin: &Origin) {

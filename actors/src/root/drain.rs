@@ -51,10 +51,10 @@ impl RootState {
             last_call: false,
             over: false,
         });
-        for (id, grace) in wave {
-            let event = ChildEvent::ShutdownRequested { grace: Some(grace) };
-            self.step(&id, None, event, Some(origin.clone())).await;
-        }
+        let events = wave
+            .into_iter()
+            .map(|(id, grace)| (id, ChildEvent::ShutdownRequested { grace: Some(grace) }));
+        self.step_all(events.collect(), &origin).await;
         self.arm_drain(until);
     }
 

@@ -379,10 +379,28 @@ impl RootState {
                 ChildEvent::Exited { status, evidence }
             }
         };
+        let came_up = matches!(event, ChildEvent::Spawned { .. });
         self.hear(id, inc, event).await;
+        if came_up {
+            self.tell_shortfalls(id, inc);
+        }
         if orphan {
             // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
             self.entomb(id);
+        }
+    }
+
+    /// Tells of each limit that was asked for and does not hold.
+    fn tell_shortfalls(&self, id: &ChildId, inc: u64) {
+        let known = self.children.get(id).filter(|k| k.child.inc == inc);
+        let handle = known.and_then(|k| k.handle.as_ref());
+        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
+            let kind = NoticeKind::LimitNotEnforced {
+                limit: short.limit.as_str().to_owned(),
+                asked: short.asked,
+                reason: short.why,
+            };
+            self.publish_for(id, inc, kind, Origin::Observed);
         }
     }
 

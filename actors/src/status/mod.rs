@@ -139,6 +139,12 @@ pub struct Restarts {
 pub struct Resources {
     /// Memory.
     pub memory: Memory,
+    /// CPUs.
+    #[serde(default)]
+    pub cpus: Cpus,
+    /// Processes and threads.
+    #[serde(default)]
+    pub pids: Pids,
     /// CPU time used by the tree, milliseconds.
     pub cpu_ms: Option<u64>,
     /// Processes in the tree.
@@ -152,11 +158,37 @@ pub struct Resources {
 pub struct Memory {
     /// Limit asked for.
     pub limit: Option<u64>,
-    /// Is it enforced by the kernel?
+    /// Is it enforced by the kernel, now and exactly?
     pub enforced: bool,
     /// By what, or why not.
     pub by: Option<String>,
-    /// Now (resident, summed over the tree).
+    /// Now: what counts for the limit where it is enforced, else resident bytes summed over the tree.
+    pub current: Option<u64>,
+    /// Highest seen.
+    pub peak: Option<u64>,
+}
+
+/// The share of the machine's processors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Cpus {
+    /// Limit asked for: 1.5 is one and a half CPUs.
+    pub limit: Option<f64>,
+    /// Is it enforced by the kernel, now and exactly?
+    pub enforced: bool,
+    /// By what, or why not.
+    pub by: Option<String>,
+}
+
+/// The number of processes and threads.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Pids {
+    /// Limit asked for.
+    pub limit: Option<u64>,
+    /// Is it enforced by the kernel, now and exactly?
+    pub enforced: bool,
+    /// By what, or why not.
+    pub by: Option<String>,
+    /// Now; `null` where nobody counts.
     pub current: Option<u64>,
     /// Highest seen.
     pub peak: Option<u64>,

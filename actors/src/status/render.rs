@@ -1,7 +1,8 @@
 //! From a published snapshot to the status object.
 
 use super::words::{errno_name, policy_word, rfc3339};
-use super::{Exit, Health, Logs, Memory, ModuleStatus, Port, Reason, Resources, Restarts};
+use super::{Exit, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
+use crate::cgroup::HeldLimits;
 use crate::clock::Clock;
 use crate::facts::Sampler;
 use crate::view::View;
@@ -37,7 +38,7 @@ impl Renderer<'_> {
             mode: view.plan.mode.as_str().to_owned(),
             backend: view.backend.to_owned(),
             state: word(&life.state),
-            reason: life.reason.as_ref().map(|r| reason(r, &life)),
+            reason: life.reason.as_ref().map(|r| reason(r, &life, view)),
             desired: life.desired,
             ready: life.ready,
             health: health(view),
@@ -105,15 +106,11 @@ impl Renderer<'_> {
     }
 
     fn resources(&self, view: &View) -> Resources {
-        let limit = view.plan.limits.memory;
-        let mut resources = Resources {
-            memory: Memory {
-                limit,
-                by: limit.map(|_| "not enforced in this version of lair".to_owned()),
-                ..Memory::default()
-            },
-            ..Resources::default()
-        };
+        let limits = &view.plan.limits;
+        let mut resources = Resources::default();
+        resources.memory.limit = limits.memory;
+        resources.cpus.limit = limits.cpu_milli.map(cpus);
+        resources.pids.limit = limits.pids;
         if let Some(handle) = &view.handle {
             let sampled =
                 self.sampler
@@ -123,6 +120,7 @@ impl Renderer<'_> {
                 resources.cpu_ms = Some(sampled.usage.cpu_ms);
                 resources.processes = Some(sampled.usage.pids.len() as u64);
             }
+            hold(&mut resources, handle.limits());
         }
         resources
     }
@@ -142,6 +140,29 @@ impl Renderer<'_> {
     }
 }
 
+/// Puts in what the kernel or the engine says of each limit.
+fn hold(resources: &mut Resources, limits: HeldLimits) {
+    if let Some(held) = limits.memory {
+        let memory = &mut resources.memory;
+        (memory.enforced, memory.by) = (held.enforced, Some(held.by));
+        memory.current = held.current.or(memory.current);
+        memory.peak = held.peak;
+    }
+    if let Some(held) = limits.cpu_milli {
+        (resources.cpus.enforced, resources.cpus.by) = (held.enforced, Some(held.by));
+    }
+    if let Some(held) = limits.pids {
+        let pids = &mut resources.pids;
+        (pids.enforced, pids.by) = (held.enforced, Some(held.by));
+        (pids.current, pids.peak) = (held.current, held.peak);
+    }
+}
+
+/// Thousandths as people write them.
+fn cpus(milli: u64) -> f64 {
+    u32::try_from(milli).map_or(f64::INFINITY, f64::from) / 1000.0
+}
+
 fn health(view: &View) -> Health {
     let when = |ms: u64| (ms > 0).then(|| rfc3339(ms));
     Health {
@@ -153,25 +174,47 @@ fn health(view: &View) -> Health {
     }
 }
 
-fn reason(reason: &core::Reason, life: &Lifecycle) -> Reason {
-    let evidence = life
-        .exit
-        .as_ref()
-        .map(|e| e.leftover.clone())
-        .unwrap_or_default();
+fn reason(reason: &core::Reason, life: &Lifecycle, view: &View) -> Reason {
+    let exit = life.exit.as_ref();
+    let mut evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
+    let short = exit.is_some_and(|e| e.oom == Some(true));
+    if short {
+        evidence.push(match view.plan.limits.memory {
+            Some(limit) => format!(
+                "it needed more than its memory limit of {} (`runtime.resources.memory`); all of it was ended",
+                bytes(limit)
+            ),
+            None => "the machine had no memory left for it".to_owned(),
+        });
+    }
     Reason {
         code: word(&reason.code),
         message: reason.message.clone(),
         stage: reason.stage.as_ref().map(word),
         errno: reason.errno.map(errno_name),
         evidence,
-        next_step: Some(next_step(reason).to_owned()),
+        next_step: Some(next_step(reason, short).to_owned()),
+    }
+}
+
+/// Bytes in the largest unit that divides them: the words of the manifest.
+fn bytes(n: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = units
+        .iter()
+        .find(|(shift, _)| n > 0 && n.is_multiple_of(1 << shift));
+    match fits {
+        Some((shift, unit)) => format!("{}{unit}", n >> shift),
+        None => format!("{n} bytes"),
     }
 }
 
 /// What a person would do now.
-fn next_step(reason: &core::Reason) -> &'static str {
+fn next_step(reason: &core::Reason, short_of_memory: bool) -> &'static str {
     match (reason.code, reason.stage) {
+        (ReasonCode::Crashed | ReasonCode::GaveUp, _) if short_of_memory => {
+            "give it a higher `runtime.resources.memory`, or less to hold: a smaller model, a shorter context"
+        }
         (ReasonCode::StartFailed, Some(StartStage::Exec)) => {
             "check that the program named first in `runtime.native.command` exists and may be executed"
         }

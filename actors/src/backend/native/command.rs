@@ -1,12 +1,13 @@
 //! A command in a child's context: its environment, folder and user, in a group of its own below the child's.
 
-use super::{Shared, spec, track};
+use super::{Shared, spec};
 use crate::backend::{CommandOutcome, StartOrder};
-use crate::keeper::{EmptyNote, Ending, ExitNote, SpawnedChild, Streams};
+use crate::cgroup::ModuleGroups;
+use crate::keeper::{CgroupDir, EmptyNote, Ending, ExitNote, SpawnedChild, Streams};
 use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{ExitStatus, StartFault};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,11 +25,11 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 pub(super) async fn run(
     shared: Arc<Shared>,
     plan: Arc<LaunchPlan>,
-    group: Option<PathBuf>,
+    groups: ModuleGroups,
     argv: Vec<String>,
     timeout: Duration,
 ) -> CommandOutcome {
-    match spawn(&shared, plan, group, argv).await {
+    match spawn(&shared, plan, &groups, argv).await {
         // On a task of its own: a caller that stops waiting must not leave the command behind.
         Ok(child) => tokio::spawn(finish(shared, child, timeout))
             .await
@@ -40,7 +41,7 @@ pub(super) async fn run(
 async fn spawn(
     shared: &Shared,
     plan: Arc<LaunchPlan>,
-    group: Option<PathBuf>,
+    groups: &ModuleGroups,
     argv: Vec<String>,
 ) -> Result<SpawnedChild, StartFault> {
     let Launch::Native(launch) = &plan.launch else {
@@ -60,13 +61,15 @@ async fn spawn(
     };
     let name = format!("probe-{}", SERIAL.fetch_add(1, Ordering::Relaxed));
     let mut spec = spec(shared, &launch, &order, &name)?;
-    let dir = group
-        .map(|g| g.join(&name))
-        .filter(|dir| std::fs::create_dir(dir).is_ok());
-    spec.cgroups.extend(dir.as_deref().and_then(track::join));
+    // What it uses is the module's.
+    let (own, joined) = groups.nested(&name);
+    let own_dir = own.as_deref();
+    let mut join = |dir: &Path, v2, ours| spec.cgroups.extend(CgroupDir::new(dir, v2, ours).ok());
+    own_dir.into_iter().for_each(|dir| join(dir, true, true));
+    joined.iter().for_each(|dir| join(dir, false, false));
     shared.keeper.spawn(spec).await.map_err(|refused| {
         // The keeper removes the group of what it started, and it started nothing.
-        shared.tracking.unmake(dir.as_deref());
+        let _ = own_dir.map(std::fs::remove_dir);
         super::spawn_fault(refused, &launch)
     })
 }

@@ -2,14 +2,15 @@
 
 use super::{Shared, command};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
+use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
 use crate::facts::pids;
 use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -19,12 +20,17 @@ const VANISH: Duration = Duration::from_secs(10);
 /// Time between two looks at a tree that no keeper watches.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Time between two looks for a kill that the kernel is about to count, and how many.
+const GLANCE: Duration = Duration::from_millis(5);
+const COUNTED_WITHIN: u32 = 400;
+
 pub(super) struct Grip {
     keeper: KeeperClient,
     key: ChildKey,
     pid: i32,
     plan: Arc<LaunchPlan>,
-    group: Option<PathBuf>,
+    groups: ModuleGroups,
+    shortfalls: Vec<Shortfall>,
     notify: Option<PathBuf>,
     by_us: AtomicI32,
     released: AtomicBool,
@@ -39,7 +45,7 @@ impl Grip {
         key: ChildKey,
         pid: i32,
         plan: Arc<LaunchPlan>,
-        group: Option<PathBuf>,
+        groups: ModuleGroups,
         notify: Option<PathBuf>,
         shared: Arc<Shared>,
     ) -> Arc<Self> {
@@ -48,7 +54,8 @@ impl Grip {
             key,
             pid,
             plan,
-            group,
+            shortfalls: groups.shortfalls(),
+            groups,
             notify,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
@@ -107,7 +114,7 @@ impl Grip {
         if self.vanishes(0, self.plan.spec.grace).await {
             return Vec::new();
         }
-        if let Some(group) = &self.group {
+        if let Some(group) = self.groups.tracked() {
             // Reaches what has thrown its marker away; before Linux 5.14 there is no such file.
             let _ = fs::write(group.join("cgroup.kill"), "1");
         }
@@ -127,7 +134,10 @@ impl Grip {
         let gone = async {
             loop {
                 let (keeper, key) = (self.keeper.clone(), self.key);
-                let group = self.group.clone().map(Tree::Cgroup);
+                let group = self
+                    .groups
+                    .tracked()
+                    .map(|dir| Tree::Cgroup(dir.to_owned()));
                 // It reads the whole of /proc.
                 let look = move || {
                     let sent = keeper.signal(key, signal, keeper::Scope::All);
@@ -148,7 +158,7 @@ impl Grip {
         let left = pids(&self.tree());
         let named = left.iter().map(|pid| format!("pid {pid} {}", comm(*pid)));
         let named: Vec<String> = named.collect();
-        if named.is_empty() && self.group.is_none() {
+        if named.is_empty() && self.groups.tracked().is_none() {
             return vec!["a process that could not be named".to_owned()];
         }
         named
@@ -179,12 +189,7 @@ impl Grip {
             Ending::Signal { signal, core } => (ExitStatus::Signal(signal), Some(core)),
             Ending::Unknown => (ExitStatus::Unknown, None),
         };
-        // Only KILL can be the OOM killer's, and ours isn't; without a memory cgroup nobody could tell.
-        let oom = match status {
-            ExitStatus::Signal(libc::SIGKILL) if by_us != Some(libc::SIGKILL) => Tri::Unknown,
-            ExitStatus::Unknown => Tri::Unknown,
-            ExitStatus::Code(_) | ExitStatus::Signal(_) => Tri::No,
-        };
+        let oom = self.oom(status, by_us);
         self.exit.send_replace(Some(ChildExit {
             status,
             oom,
@@ -192,6 +197,76 @@ impl Grip {
             by_us,
             leftover,
         }));
+    }
+}
+
+impl Grip {
+    /// The kernel's word, where it counts for this module. Without a count: only KILL can be the OOM killer's, and ours
+    /// isn't.
+    fn oom(&self, status: ExitStatus, by_us: Option<i32>) -> Tri {
+        let suspect = match status {
+            ExitStatus::Signal(libc::SIGKILL) => by_us != Some(libc::SIGKILL),
+            ExitStatus::Unknown => true,
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => false,
+        };
+        if !suspect && !self.groups.has_memory_limit() {
+            return Tri::No;
+        }
+        match self.groups.oom_kills() {
+            Some(0) => Tri::No,
+            Some(_) => Tri::Yes,
+            None if suspect => Tri::Unknown,
+            None => Tri::No,
+        }
+    }
+
+    /// Where the kernel ends single processes of a module that is over its limit, lair ends the rest.
+    pub fn guard(self: &Arc<Self>) {
+        let alarm = match self.groups.memory_alarm() {
+            Ok(None) => return,
+            Ok(Some(alarm)) => alarm,
+            Err(e) => {
+                tracing::warn!(pid = self.pid, error = %e, "the kernel can't tell when the module is over its limit");
+                return;
+            }
+        };
+        let (weak, mut exit) = (Arc::downgrade(self), self.exit.subscribe());
+        tokio::spawn(async move {
+            let ended = exit.wait_for(Option::is_some);
+            let short = async {
+                loop {
+                    let Ok(mut bell) = alarm.readable().await else {
+                        return;
+                    };
+                    bell.clear_ready();
+                    drop(bell);
+                    if !Self::over_limit(&weak).await {
+                        return;
+                    }
+                }
+            };
+            tokio::select! { _ = ended => {}, () = short => {} }
+        });
+    }
+
+    /// It rings just before the kernel kills: looks until the kill is counted. Whether to listen on.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the grip has no clock; it waits for the kernel, as its other bounds do"
+    )]
+    async fn over_limit(weak: &Weak<Self>) -> bool {
+        for _ in 0..COUNTED_WITHIN {
+            let Some(grip) = weak.upgrade() else {
+                return false;
+            };
+            if grip.groups.oom_kills().is_some_and(|count| count > 0) {
+                grip.kill();
+                return false;
+            }
+            drop(grip);
+            tokio::time::sleep(GLANCE).await;
+        }
+        true
     }
 }
 
@@ -238,17 +313,25 @@ impl ChildHandle for Grip {
         Box::pin(command::run(
             self.shared.clone(),
             self.plan.clone(),
-            self.group.clone(),
+            self.groups.clone(),
             argv,
             timeout,
         ))
     }
 
     fn tree(&self) -> Tree {
-        match &self.group {
-            Some(group) => Tree::Cgroup(group.clone()),
+        match self.groups.tracked() {
+            Some(group) => Tree::Cgroup(group.to_owned()),
             None => Tree::Descendants(self.pid),
         }
+    }
+
+    fn limits(&self) -> HeldLimits {
+        self.groups.held()
+    }
+
+    fn shortfalls(&self) -> Vec<Shortfall> {
+        self.shortfalls.clone()
     }
 
     fn release(&self) {

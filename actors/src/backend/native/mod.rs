@@ -8,12 +8,12 @@ mod account;
 mod command;
 mod grip;
 mod notify;
-mod track;
 
 use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
-use crate::keeper::{KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use crate::cgroup::{Cgroups, Limit, ModuleGroups};
+use crate::keeper::{CgroupDir, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
 use grip::Grip;
-use lair_manifests::launch::{Launch, NativeLaunch};
+use lair_manifests::launch::{Launch, Limits, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -21,7 +21,6 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use track::Tracking;
 
 /// Starts under way at once; more wait their turn.
 pub const STARTS_IN_FLIGHT: usize = 64;
@@ -43,7 +42,7 @@ pub struct NativeBackend {
 pub(super) struct Shared {
     keeper: KeeperClient,
     options: NativeOptions,
-    tracking: Tracking,
+    cgroups: Cgroups,
     starts: Semaphore,
 }
 
@@ -51,35 +50,28 @@ impl NativeBackend {
     /// Uses a running keeper.
     #[must_use]
     pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
-        let tracking = Tracking::find(&options.instance);
+        let cgroups = Cgroups::find(&options.instance);
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
         NativeBackend {
             shared: Arc::new(Shared {
                 keeper,
                 options,
-                tracking,
+                cgroups,
                 starts,
             }),
         }
     }
 
-    /// Removes the tracking cgroup's folder: to be called when the keeper is gone.
-    pub fn clean_up(tracking: &Path) {
-        track::remove(tracking);
-    }
-
-    /// How trees are told: the tracking cgroup's folder, or why there is none.
-    ///
-    /// # Errors
-    /// The reason, as words.
-    pub fn tracking(&self) -> Result<PathBuf, String> {
-        self.shared.tracking.describe()
+    /// Where trees are told and limits held. Its folders are to be removed when the keeper is gone.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.shared.cgroups
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.tracking.remove();
+        self.cgroups.remove();
     }
 }
 
@@ -124,27 +116,48 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     if let Some(notify) = &notify {
         spec.env.push(notify.variable());
     }
-    let group = shared
-        .tracking
-        .make(&name)
-        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
-    spec.cgroups
-        .extend(group.iter().filter_map(|dir| track::join(dir)));
+    let groups = limit(&shared.cgroups, &name, &order.plan.limits)?;
+    spec.cgroups.extend(join(&groups));
     let child = match shared.keeper.spawn(spec).await {
         Ok(child) => child,
         Err(refused) => {
-            shared.tracking.unmake(group.as_deref());
+            groups.unmake();
             return Err(spawn_fault(refused, launch));
         }
     };
-    Ok(grip(shared.clone(), &order, child, group, notify))
+    Ok(grip(shared.clone(), &order, child, groups, notify))
+}
+
+/// Makes the groups of a start. What has to hold and doesn't ends it.
+fn limit(cgroups: &Cgroups, name: &str, limits: &Limits) -> Result<ModuleGroups, StartFault> {
+    let groups = cgroups
+        .make(name, limits)
+        .map_err(|e| io_fault(StartStage::EnterLimits, "make the cgroup", &e))?;
+    let short = groups.shortfalls();
+    let memory = short.iter().find(|s| s.limit == Limit::Memory);
+    if let Some(short) = memory.filter(|_| limits.memory_required) {
+        groups.unmake();
+        let message = format!(
+            "its memory limit has to be enforced and isn't: {}",
+            short.why
+        );
+        return Err(fault(StartStage::EnterLimits, None, message));
+    }
+    Ok(groups)
+}
+
+/// The groups as the keeper wants them: joined before the first instruction, removed after the last.
+fn join(groups: &ModuleGroups) -> impl Iterator<Item = CgroupDir> {
+    groups
+        .all()
+        .filter_map(|group| CgroupDir::new(&group.dir, group.v2, true).ok())
 }
 
 fn grip(
     shared: Arc<Shared>,
     order: &StartOrder,
     child: SpawnedChild,
-    group: Option<PathBuf>,
+    groups: ModuleGroups,
     notify: Option<notify::NotifySocket>,
 ) -> Started {
     let SpawnedChild {
@@ -170,10 +183,11 @@ fn grip(
         key,
         process.pid,
         order.plan.clone(),
-        group,
+        groups,
         path,
         shared,
     );
+    grip.guard();
     grip.follow(exit, empty);
     Started {
         identity,

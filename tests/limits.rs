@@ -1,0 +1,401 @@
+//! Limits that hold: memory, processors and processes of native modules, on cgroup v1 and v2 alike. `tests/run v2` runs
+//! the same stories in a machine that has nothing but v2, once as a plain group and once as a systemd service.
+
+mod face;
+mod support;
+
+use lair::WaitFor;
+use lair::actors::status::ModuleStatus;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use support::{Lair, SOON, asker, eventually, is_alive, sh};
+
+const MIB: u64 = 1 << 20;
+
+/// Somebody without rights.
+const NOBODY: u32 = 65_534;
+
+/// The control group of a process for a controller, as the kernel tells it: its folder, and whether it is v2.
+fn group(pid: i32, controller: &str) -> (PathBuf, bool) {
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    let of = |wanted: &dyn Fn(&str) -> bool| {
+        own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            wanted(controllers).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    match of(&|c| c.split(',').any(|c| c == controller)) {
+        Some(path) => (
+            Path::new("/sys/fs/cgroup").join(controller).join(path),
+            false,
+        ),
+        None => {
+            let path = of(&str::is_empty).expect("a v2 group");
+            (Path::new("/sys/fs/cgroup").join(path), true)
+        }
+    }
+}
+
+fn kernel(dir: &Path, file: &str) -> String {
+    let text = fs::read_to_string(dir.join(file));
+    text.unwrap_or_else(|e| panic!("{}/{file}: {e}", dir.display()))
+        .trim()
+        .to_owned()
+}
+
+/// Starts somebody who has done nothing wrong.
+async fn bystander(lair: &Lair) -> i32 {
+    lair.sh("bystander", "exec sleep 1000", "").await;
+    let up = lair.wait("bystander", WaitFor::Ready).await;
+    up.pid.expect("a pid")
+}
+
+/// What is said of a module that was over its limit, and what is left of it.
+async fn check_out_of_memory(lair: &Lair, name: &str) {
+    let down = lair.wait(name, WaitFor::Exited).await;
+    let exit = down.exit.clone().expect("an exit");
+    assert_eq!(exit.oom, Some(true), "{down:#?}");
+    assert_eq!(down.state, "failed");
+    let reason = down.reason.expect("a reason");
+    assert_eq!(reason.code, "crashed");
+    assert!(reason.message.contains("for lack of memory"), "{reason:?}");
+    assert!(reason.evidence[0].contains("32MiB"), "{reason:?}");
+    let next = reason.next_step.expect("a next step");
+    assert!(next.contains("runtime.resources.memory"), "{next}");
+    assert_eq!(
+        lair.processes_of(name),
+        Vec::<i32>::new(),
+        "killed as a whole"
+    );
+}
+
+const EATER_LIMIT: &str =
+    "  resources: { memory: { limit: 32MiB, enforce: required } }\n  stop: { grace: 1000s }";
+
+#[tokio::test]
+async fn a_module_over_its_memory_limit_is_killed_whole_and_said_to_have_run_out_of_memory() {
+    let lair = Lair::start("oom").await;
+    let bystander = bystander(&lair).await;
+    // The one that eats is the leader; its helper has done nothing, and would outlive it.
+    lair.sh("eater", "sleep 1000 & exec tail /dev/zero", EATER_LIMIT)
+        .await;
+    check_out_of_memory(&lair, "eater").await;
+    assert!(is_alive(bystander), "somebody else was killed");
+    assert_eq!(lair.status("bystander").state, "running");
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn a_helper_that_eats_all_memory_takes_its_whole_module_along_and_nobody_else() {
+    let lair = Lair::start("oom-child").await;
+    let bystander = bystander(&lair).await;
+    let script = "tail /dev/zero; echo went on; exec sleep 1000";
+    lair.sh("eater", script, EATER_LIMIT).await;
+    check_out_of_memory(&lair, "eater").await;
+    assert!(is_alive(bystander), "somebody else was killed");
+    // It can be started again, and gets a limit of its own again.
+    lair.handle.start("eater", asker()).await.expect("a start");
+    lair.until("eater", "ended again", |s| s.run == 2 && s.exit.is_some())
+        .await;
+    check_out_of_memory(&lair, "eater").await;
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn a_module_within_its_limit_that_is_killed_is_not_said_to_have_run_out_of_memory() {
+    let lair = Lair::start("no-oom").await;
+    let limit = "  resources: { memory: 64MiB }";
+    lair.sh("m", "exec sleep 1000", limit).await;
+    let up = lair.wait("m", WaitFor::Ready).await;
+    support::signal(up.pid.expect("a pid"), libc::SIGKILL);
+    let down = lair.wait("m", WaitFor::Exited).await;
+    let exit = down.exit.expect("an exit");
+    assert_eq!((exit.signal, exit.oom), (Some(9), Some(false)));
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn every_limit_is_the_kernels_own_before_the_first_instruction_and_is_read_back() {
+    let lair = Lair::start("held").await;
+    let limits =
+        "  resources: { memory: { limit: 64MiB, enforce: required }, cpus: 0.5, pids: 17 }";
+    lair.sh("m", "cat /proc/self/cgroup; exec sleep 1000", limits)
+        .await;
+    let alone = |s: &ModuleStatus| s.logs.bytes > 0 && s.resources.pids.current == Some(1);
+    let up = lair.until("m", "past its words", alone).await;
+    let pid = up.pid.expect("a pid");
+    let (memory, v2) = group(pid, "memory");
+    let (cpu, _) = group(pid, "cpu");
+    let (pids, _) = group(pid, "pids");
+    for dir in [&memory, &cpu, &pids] {
+        assert!(dir.ends_with("m.1"), "{}", dir.display());
+    }
+    let said = String::from_utf8(lair.output("m", "stdout")).expect("text");
+    let now = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+    assert_eq!(said, now, "joined before it began");
+    let by = if v2 { "cgroup-v2" } else { "cgroup-v1" };
+    let file = |new: &'static str, old: &'static str| if v2 { new } else { old };
+    let bytes = kernel(&memory, file("memory.max", "memory.limit_in_bytes"));
+    assert_eq!(bytes, (64 * MIB).to_string());
+    if v2 {
+        assert_eq!(kernel(&cpu, "cpu.max"), "50000 100000");
+        assert_eq!(kernel(&memory, "memory.oom.group"), "1");
+    } else {
+        assert_eq!(kernel(&cpu, "cpu.cfs_quota_us"), "50000");
+        assert_eq!(kernel(&cpu, "cpu.cfs_period_us"), "100000");
+    }
+    assert_eq!(kernel(&pids, "pids.max"), "17");
+
+    let held = lair.status("m").resources;
+    assert_eq!(held.memory.by.as_deref(), Some(by));
+    assert!(
+        held.memory.enforced && held.cpus.enforced && held.pids.enforced,
+        "{held:?}"
+    );
+    assert_eq!(
+        (held.memory.limit, held.pids.limit),
+        (Some(64 * MIB), Some(17))
+    );
+    assert_eq!(held.cpus.limit, Some(0.5));
+    let (current, peak) = (held.memory.current, held.memory.peak);
+    assert!(
+        current > Some(0) && current <= peak && peak <= Some(64 * MIB),
+        "{held:?}"
+    );
+    assert_eq!(lair.count("m", "limit_not_enforced"), 0);
+
+    // What a stranger changes is seen.
+    let (changed, value) = (pids.join("pids.max"), "18");
+    fs::write(&changed, value).expect("written");
+    let seen = lair.status("m").resources.pids;
+    assert!(!seen.enforced && seen.by.is_some_and(|why| why.contains("18")));
+    lair.stop("m").await;
+    for dir in [memory, cpu, pids] {
+        eventually("its groups are gone", || !dir.exists()).await;
+    }
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn a_module_without_limits_is_in_no_group_but_the_one_that_tells_its_tree() {
+    let lair = Lair::start("free").await;
+    lair.sh("m", "exec sleep 1000", "").await;
+    let up = lair.wait("m", WaitFor::Ready).await;
+    let (mine, v2) = group(std::process::id().cast_signed(), "memory");
+    let (its, _) = group(up.pid.expect("a pid"), "memory");
+    assert!(v2 || mine == its, "{}", its.display());
+    let used = up.resources;
+    assert!(!used.memory.enforced && used.memory.limit.is_none() && used.memory.by.is_none());
+    assert!(!used.cpus.enforced && !used.pids.enforced);
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn what_a_probe_uses_counts_for_its_module() {
+    let lair = Lair::start("probe").await;
+    let seen = lair.home.path().join("seen");
+    let look = format!(
+        "cat /proc/self/cgroup > {0}.new; mv {0}.new {0}",
+        seen.display()
+    );
+    let more = format!(
+        "  resources: {{ memory: 64MiB }}\n  health: {{ liveness: {{ command: [/bin/sh, -c, {look:?}], interval: 100ms, timeout: 10s }} }}"
+    );
+    lair.sh("m", "exec sleep 1000", &more).await;
+    eventually("a probe", || seen.exists()).await;
+    let groups = fs::read_to_string(&seen).expect("its groups");
+    let (memory, v2) = group(lair.status("m").pid.expect("a pid"), "memory");
+    let wanted = if v2 { "/m.1/probe-" } else { "/m.1" };
+    let line = groups.lines().find(|l| v2 || l.contains(":memory:"));
+    assert!(
+        line.is_some_and(|l| l.contains(wanted)),
+        "{groups} {memory:?}"
+    );
+    lair.end().await;
+}
+
+// X3
+#[tokio::test]
+async fn a_fork_bomb_stays_within_its_limit_of_processes_and_a_stop_leaves_nothing_of_it() {
+    let lair = Lair::start("bomb").await;
+    let bystander = bystander(&lair).await;
+    let script = "f() { f | f & }; f; exec sleep 1000";
+    let more = "  resources: { pids: 40 }\n  stop: { grace: 300ms }";
+    lair.sh("bomb", script, more).await;
+    let at_limit = |s: &ModuleStatus| s.resources.pids.current >= Some(38);
+    let full = lair.until("bomb", "at its limit", at_limit).await;
+    assert!(full.resources.pids.enforced, "{full:#?}");
+    assert!(full.resources.pids.current <= Some(40), "{full:#?}");
+    let (group, _) = group(full.pid.expect("a pid"), "pids");
+    if group.join("pids.peak").exists() {
+        let peak: u64 = kernel(&group, "pids.peak").parse().expect("a number");
+        assert!(peak <= 40, "{peak}");
+    }
+    let down = lair.stop("bomb").await;
+    let left = down.reason.map(|r| r.evidence).unwrap_or_default();
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(lair.processes_of("bomb"), Vec::<i32>::new());
+    assert!(is_alive(bystander));
+    eventually("its group is gone", || !group.exists()).await;
+    lair.end().await;
+}
+
+/// CPU time of one process, in clock ticks.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields = stat.rsplit_once(") ").expect("its fields").1;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let number = |at: usize| fields[at].parse::<u64>().expect("a number");
+    number(11) + number(12)
+}
+
+// X4
+#[tokio::test]
+async fn a_share_of_a_processor_is_all_that_a_busy_module_gets() {
+    let lair = Lair::start("cpu").await;
+    let busy = "while :; do :; done";
+    let begun = Instant::now();
+    lair.sh("bounded", busy, "  resources: { cpus: 0.05 }")
+        .await;
+    lair.sh("free", busy, "").await;
+    let pid = |s: ModuleStatus| s.pid.expect("a pid");
+    let bounded = pid(lair.wait("bounded", WaitFor::Ready).await);
+    let free = pid(lair.wait("free", WaitFor::Ready).await);
+    eventually("the free one is busy", || ticks(free) > 150).await;
+    let used = ticks(bounded);
+    let wall = begun.elapsed();
+    // A twentieth of the time that has passed, a period more, in hundredths of a second.
+    let allowed = u64::try_from(wall.as_millis()).expect("short") / 200 + 10;
+    assert!(used <= allowed, "{used} of {allowed} ticks in {wall:?}");
+    assert!(ticks(free) > 2 * used, "{used} {}", ticks(free));
+    let status = lair.status("bounded").resources.cpus;
+    assert!(status.enforced, "{status:?}");
+    lair.end().await;
+}
+
+/// Lets somebody without rights have the folder.
+fn give_away(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a folder").flatten() {
+        if entry.path().is_dir() {
+            give_away(&entry.path());
+        }
+        chown(entry.path(), Some(NOBODY), Some(NOBODY)).expect("given");
+    }
+    chown(dir, Some(NOBODY), Some(NOBODY)).expect("given");
+}
+
+fn as_nobody(command: &mut Command) -> &mut Command {
+    command.uid(NOBODY).gid(NOBODY)
+}
+
+#[test]
+fn without_rights_a_limit_is_said_not_to_hold_and_why_and_what_must_hold_is_refused() {
+    let lair = face::Lair::folder();
+    let more = "\n  resources: { memory: 64MiB, cpus: 0.5, pids: 50 }\n";
+    let file = lair.module("m", face::SLEEPER, more);
+    let strict = "\n  resources: { memory: { limit: 64MiB, enforce: required } }\n";
+    let strict = lair.module("strict", face::SLEEPER, strict);
+    give_away(&lair.dir);
+    let ask = |args: &[&str]| {
+        let out = as_nobody(&mut lair.command(args)).output().expect("lair");
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let (code, said) = ask(&["run", strict.to_str().expect("a path")]);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("limit_unenforceable"), "{said}");
+    assert!(said.contains("Permission denied"), "the reason: {said}");
+    fs::remove_file(strict).expect("removed");
+
+    let log = fs::File::create(lair.dir.join("serve.log")).expect("a log");
+    let daemon = as_nobody(&mut lair.command(&["serve"]))
+        .stderr(log)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("serve");
+    let mut lair = lair;
+    lair.daemon = Some(daemon);
+    let lair = lair;
+    let ask = |args: &[&str]| {
+        let out = as_nobody(&mut lair.command(args)).output().expect("lair");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    face::until("it answers", SOON, || {
+        UnixStream::connect(lair.socket()).is_ok()
+    });
+    let started = ask(&["start", "m", "--wait"]);
+    let status: serde_json::Value =
+        serde_json::from_str(&ask(&["status", "m", "-o", "json"])).unwrap_or_default();
+    assert_eq!(
+        status["state"],
+        "running",
+        "{started} {file:?} {status} {}",
+        lair.log()
+    );
+    for limit in ["memory", "cpus", "pids"] {
+        let held = &status["resources"][limit];
+        assert_eq!(held["enforced"], false, "{limit}: {status}");
+        let why = held["by"].as_str().unwrap_or_default();
+        assert!(why.contains("Permission denied"), "{limit}: {why}");
+    }
+    let told = lair.log().matches("module.limit_not_enforced").count();
+    assert_eq!(told, 3, "{}", lair.log());
+    let doctor = ask(&["doctor"]);
+    assert!(doctor.contains("memory limits"), "{doctor}");
+    assert!(doctor.contains("not enforced"), "{doctor}");
+}
+
+#[test]
+fn doctor_says_what_holds_each_limit_here() {
+    let lair = face::Lair::folder().serve(&[]);
+    let (_, doctor) = lair.ask(&["doctor"]);
+    for what in ["memory limits", "CPU limits", "process limits"] {
+        let line = doctor.lines().find(|l| l.contains(what));
+        let line = line.unwrap_or_else(|| panic!("no {what}: {doctor}"));
+        assert!(line.contains("held by cgroup-v"), "{line}");
+    }
+}
+
+#[test]
+fn lair_is_spared_when_memory_runs_out_where_it_may_say_so_and_its_modules_never_are() {
+    let lair = face::Lair::folder();
+    lair.module("m", face::SLEEPER, "");
+    let lair = lair.serve(&["--start"]);
+    lair.until_state("m", "running");
+    let score = |pid: &dyn std::fmt::Display| {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        text.expect("a score")
+            .trim()
+            .parse::<i32>()
+            .expect("a number")
+    };
+    let try_it = "echo -900 > /proc/self/oom_score_adj";
+    let allowed = Command::new("/bin/sh")
+        .args(["-c", try_it])
+        .stderr(Stdio::null())
+        .status()
+        .expect("a shell")
+        .success();
+    let wanted = if allowed { -900 } else { score(&"self") };
+    assert_eq!(score(&lair.pid()), wanted);
+    assert_eq!(score(&lair.status("m")["pid"]), 0);
+}
+
+#[tokio::test]
+async fn what_must_hold_and_does_is_started() {
+    let lair = Lair::start("required").await;
+    let strict = "  resources: { memory: { limit: 1GiB, enforce: required } }";
+    lair.load(&sh("m", "exec sleep 1000", strict))
+        .await
+        .expect("loaded");
+    lair.handle.start("m", asker()).await.expect("a start");
+    let up = lair.wait("m", WaitFor::Ready).await;
+    assert!(up.resources.memory.enforced, "{up:#?}");
+    lair.end().await;
+}
