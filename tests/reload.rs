@@ -164,39 +164,71 @@ async fn other_words_for_the_same_are_the_same() {
 /// A probe that is added to a running module is asked from then on, and no start is asked about twice.
 #[tokio::test]
 async fn probes_change_under_a_running_module() {
-    let sim = Simulation::builder()
-        .script(
-            "m",
-            Script {
-                answers: vec![0],
-                ..Script::default()
-            },
-        )
-        .start()
-        .await
-        .expect("starts");
+    // The first look is good, all others are bad.
+    let script = Script {
+        answers: [vec![0], vec![1; 50]].concat(),
+        ..Script::default()
+    };
+    let sim = Simulation::builder().script("m", script);
+    let sim = sim.start().await.expect("starts");
     let startup = "  health: { startup: { command: [yes], interval: 1s } }\n";
     load(&sim, &module("m", "1", startup)).await;
     sim.start("m").await.expect("started");
     sim.advance(3 * SECOND).await;
-    assert!(status(&sim, "m").ready);
+    let before = status(&sim, "m");
+    assert!(before.ready && before.health.state.as_str() == "healthy");
     let both = "  health: { startup: { command: [yes], interval: 2s }, liveness: { command: [yes], interval: 1s, failures: 2 } }\n";
-    assert_eq!(load(&sim, &module("m", "1", both)).await, Loaded::Updated);
+    let loaded = load(&sim, &module("m", "1", both)).await;
+    assert_eq!(loaded, Loaded::Updated);
     assert!(status(&sim, "m").ready, "it goes on serving");
-    let bad = Script {
-        answers: vec![1],
-        ..Script::default()
-    };
+    sim.advance(4 * SECOND).await;
+    let after = status(&sim, "m");
+    assert_eq!(after.health.state.as_str(), "unhealthy");
+    assert!(after.ready, "a start is not asked about twice");
+    let restarts = both.replace("failures: 2", "failures: 2, on_failure: restart")
+        + "  restart: { policy: always, backoff: { first: 0s } }\n";
+    load(&sim, &module("m", "1", &restarts)).await;
     sim.advance(3 * SECOND).await;
-    let health = status(&sim, "m").health;
-    assert_eq!(health.state.as_str(), "healthy");
-    drop(bad);
-    // Without any question it serves.
+    assert!(status(&sim, "m").run > 1, "the new consequence holds");
+    // Without any question it serves, and nobody knows how it is.
     assert_eq!(load(&sim, &module("m", "1", "")).await, Loaded::Updated);
     assert!(status(&sim, "m").ready);
-    assert_eq!(status(&sim, "m").run, 1);
     sim.check().expect("every promise");
     sim.shutdown(SECOND).await;
+}
+
+/// Bounds of the files hold for the run that writes them.
+#[test]
+fn log_bounds_change_under_a_running_module() {
+    let lair = Lair::folder();
+    let script = "trap 'yes out | head -c 600000' USR1; while :; do sleep 0.05; done";
+    let bounds = |files: u32| {
+        format!("  logs: {{ max_size: 64KiB, max_files: {files}, compress: false }}\n")
+    };
+    let path = lair.module("m", script, &bounds(50));
+    let lair = lair.serve(&["--start"]);
+    lair.until_state("m", "running");
+    let segments = || {
+        let folder = std::fs::read_dir(lair.dir.join("logs/m")).expect("a folder");
+        let names = folder
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned());
+        names.filter(|n| n.starts_with("1.")).count()
+    };
+    let print = |total: u64| {
+        assert_eq!(lair.ask(&["kill", "-s", "USR1", "m"]).0, 0);
+        until("it has printed", SOON, || {
+            lair.status("m")["logs"]["bytes"] == total
+        });
+    };
+    print(600_000);
+    assert!(segments() > 9, "{}", segments());
+    lair.module("m", script, &bounds(3));
+    let (code, said) = lair.ask(&["load", &path.display().to_string()]);
+    assert_eq!((code, said.as_str()), (0, "m: updated\n"));
+    print(1_200_000);
+    until("the new bound holds", SOON, || segments() <= 3);
+    assert_eq!(lair.status("m")["run"], 1);
 }
 
 struct Dice(u64);

@@ -182,6 +182,14 @@ impl HealthState {
         if let Some(startup) = startup.as_mut().filter(|_| started) {
             startup.reached = Some(Reached::Passed);
         }
+        let mut liveness = carried(&self.liveness, &probes.liveness);
+        if let Some(liveness) = liveness
+            .as_mut()
+            .filter(|_| on_liveness != self.on_liveness)
+        {
+            // What failed under the old consequence has yet to meet the new one.
+            liveness.reached = liveness.reached.filter(|r| *r == Reached::Passed);
+        }
         let unasked = self.startup.is_none() && self.readiness.is_none();
         let served = self.ready || unasked;
         let serves = match (&probes.startup, &probes.readiness) {
@@ -192,7 +200,7 @@ impl HealthState {
         let revised = HealthState {
             startup,
             readiness: carried(&self.readiness, &probes.readiness),
-            liveness: carried(&self.liveness, &probes.liveness),
+            liveness,
             on_liveness,
             ready: serves,
             was_ready: self.was_ready || served,
