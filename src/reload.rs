@@ -94,9 +94,9 @@ pub fn revise(old: &RuntimeConfig, new: &RuntimeConfig) -> (RuntimeConfig, Confi
         default_mode,
         policy,
         trust,
-        gpu
+        exposure
     );
-    keys!(next_start: log_dir, state_dir, run_dir, socket, if_runtime_dies, memory, access, faults, metrics);
+    keys!(next_start: log_dir, state_dir, run_dir, socket, if_runtime_dies, memory, gpu, access, faults, metrics);
     (taken, report)
 }
 

@@ -3,7 +3,7 @@
 //! Owns: the last notices. Promises: numbers without holes; a reader gets every notice it is not too late for, in
 //! order, and an explicit gap else. Never: waits for a reader.
 
-use lair_supervision::{Notice, Seq};
+use lair_supervision::{ChildId, Notice, Seq};
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 use tokio::sync::watch;
@@ -35,6 +35,16 @@ impl EventLog {
             ring: RwLock::new(VecDeque::new()),
             capacity: capacity.max(1),
             newest: watch::Sender::new(Seq(0)),
+        }
+    }
+
+    /// An empty ring whose first notice gets the number after `newest`: what came before is a gap to every reader.
+    #[must_use]
+    pub fn after(newest: Seq, capacity: usize) -> Self {
+        EventLog {
+            ring: RwLock::new(VecDeque::new()),
+            capacity: capacity.max(1),
+            newest: watch::Sender::new(newest),
         }
     }
 
@@ -72,6 +82,14 @@ impl EventLog {
             gap,
             notices: ring.iter().skip(skip).take(max).cloned().collect(),
         }
+    }
+
+    /// The kept notices of one run, oldest first.
+    #[must_use]
+    pub fn of(&self, id: &ChildId, inc: u64) -> Vec<std::sync::Arc<Notice>> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let its = |n: &&std::sync::Arc<Notice>| n.inc == inc && n.id == *id;
+        ring.iter().filter(its).cloned().collect()
     }
 
     /// Follows the newest number: `changed().await` wakes a reader.

@@ -8,9 +8,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod change;
 mod check;
 pub mod config;
+pub mod data;
 mod decode;
 pub mod facts;
 pub mod health;
@@ -18,6 +20,7 @@ pub mod integrity;
 pub mod launch;
 pub mod module;
 pub mod numbers;
+pub mod nvml;
 pub mod parse;
 pub mod plan;
 pub mod problem;

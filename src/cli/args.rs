@@ -1,8 +1,9 @@
 //! The command line: verbs, flags, and an example for each verb.
 
 pub use super::flags::{
-    Call, Completion, Down, Events, Explain, Files, Kill, Load, Logs, ModeArg, Names, Ps, Run,
-    Schema, SchemaArg, Serve, Start, Status, Stop, StopWait, StreamArg, Up, UpWait, Wait, WaitArg,
+    Call, Completion, Down, Events, Explain, Files, Kill, Load, Logs, ModeArg, Names, Plan, Ps,
+    Run, Schema, SchemaArg, Serve, Start, Status, Stop, StopWait, StreamArg, Up, UpWait, Wait,
+    WaitArg, Why,
 };
 use super::style::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,7 +23,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:
   0 done   1 failed   2 usage   3 not running   4 no such module   5 refused   6 daemon unreachable
-  7 not yet in the wanted state   124 timeout
+  7 not yet in the wanted state   8 plan: something would change   124 timeout
   run: 125 lair failed, 126 cannot execute, 127 not found, 128+n ended by signal n, else the module's own code";
 
 /// Flags of every verb.
@@ -123,15 +124,25 @@ pub enum Verb {
     /// Wait until a module is in a state.
     #[command(after_help = "Example:\n  lair wait redis --for ready --timeout 1m")]
     Wait(Wait),
-    /// Say why a module is in its state.
-    #[command(after_help = "Example:\n  lair why redis")]
-    Why(Names),
+    /// Say why a module is in its state, or why one of its runs ended as it did.
+    #[command(
+        after_help = "Example:\n  lair why redis\n  lair why redis --run -1\n  lair why redis --bundle redis.tar.zst"
+    )]
+    Why(Why),
     /// Check manifests without running anything.
     #[command(after_help = "Example:\n  lair validate *.yaml")]
     Validate(Files),
     /// Say which mode a module would run in, or runs in, and why.
     #[command(after_help = "Example:\n  lair explain llama.yaml\n  lair explain redis")]
     Explain(Explain),
+    /// Say what loading and starting a file would change, and whether it fits.
+    #[command(
+        after_help = "Exits with 8 if something would change, 5 if it could not be done, 0 if nothing would.\n\nExample:\n  lair plan stack.yaml -o json"
+    )]
+    Plan(Plan),
+    /// Show the GPUs, who holds them, and each process on them.
+    #[command(after_help = "Example:\n  lair gpus")]
+    Gpus,
     /// Say what this machine offers and lacks.
     #[command(after_help = "Example:\n  lair doctor")]
     Doctor,

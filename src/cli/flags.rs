@@ -106,6 +106,9 @@ pub struct Serve {
     /// Time for all modules to stop on SIGTERM.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", default_value = "30s")]
     pub drain: Duration,
+    /// Take everything over from the lair that runs on these folders, without a module noticing.
+    #[arg(long)]
+    pub takeover: bool,
     /// Allow fault injection.
     #[arg(long)]
     pub allow_faults: bool,
@@ -274,6 +277,20 @@ pub struct Events {
     pub names: Vec<String>,
 }
 
+/// `lair why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// This run; -1 is the one before the newest.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub run: Option<i64>,
+    /// Put all that a bug report needs into this file, without secrets: a tar archive, compressed if it ends in .zst.
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub bundle: Option<PathBuf>,
+}
+
 /// `lair wait`
 #[derive(Debug, Args)]
 pub struct Wait {
@@ -326,6 +343,16 @@ pub struct Files {
 pub struct Explain {
     /// A manifest's file, or the name of a loaded module.
     pub what: String,
+    /// As if this mode were preferred.
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+}
+
+/// `lair plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// A manifest or stack.
+    pub file: PathBuf,
     /// As if this mode were preferred.
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,

@@ -4,12 +4,14 @@
 //! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
 
 pub mod args;
+mod bundle;
 pub mod error;
 pub mod exit;
 mod fast;
 mod files;
 mod find;
 pub mod flags;
+mod hand_over;
 mod host;
 mod lifecycle;
 mod log;
@@ -17,6 +19,7 @@ mod notify;
 mod out;
 mod print;
 mod query;
+mod resources;
 mod run;
 mod serve;
 mod style;
@@ -24,6 +27,7 @@ mod time;
 mod up;
 mod view;
 mod watch;
+mod why;
 
 use args::{Cli, Global, Verb};
 use clap::{CommandFactory, FromArgMatches};
@@ -73,6 +77,9 @@ fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
 }
 
 fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
+    if matches!(verb, Verb::Run(_) | Verb::Up(_) | Verb::Serve(_)) {
+        keep_to_itself();
+    }
     match verb {
         Verb::Run(args) => {
             let _log = trace(global, "warn");
@@ -96,13 +103,15 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
-        Verb::Why(args) => query::why(global, args),
+        Verb::Why(args) => why::why(global, args),
         Verb::Call(args) => query::call(global, args),
         Verb::Logs(args) => watch::logs(global, args),
         Verb::Events(args) => watch::events(global, args),
         Verb::Wait(args) => watch::wait(global, args),
         Verb::Validate(args) => files::validate(global, args),
         Verb::Explain(args) => files::explain(global, args),
+        Verb::Plan(args) => resources::plan(global, args),
+        Verb::Gpus => resources::gpus(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {
@@ -121,6 +130,12 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             Ok(exit::DONE)
         }
     }
+}
+
+/// What lair was given (its variables, its memory) is not for modules of the same user to read out of /proc, nor for a
+/// core dump. Only fails where there is no such setting.
+fn keep_to_itself() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// lair's own log goes to stderr; `LAIR_LOG` chooses what of it.

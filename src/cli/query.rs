@@ -1,4 +1,4 @@
-//! Verbs that only look: ps, status, inspect, why, call.
+//! Verbs that only look: ps, status, inspect, call.
 
 use super::args::{Call, Format, Global, Names, Ps, Status};
 use super::error::CliError;
@@ -35,7 +35,7 @@ pub fn out(global: &Global) -> Out {
     }
 }
 
-fn broken(e: &serde_json::Error) -> CliError {
+pub(super) fn broken(e: &serde_json::Error) -> CliError {
     CliError::new("unreachable", format!("lair answered something else: {e}")).with_help(
         "is this program as old as the daemon? `lair call runtime.info` says its version",
     )
@@ -206,71 +206,6 @@ pub fn inspect(global: &Global, args: &Names) -> Result<Code, CliError> {
         Value::Array(all)
     })?;
     Ok(exit::DONE)
-}
-
-/// `lair why`: reason, evidence, next step, the last words.
-///
-/// # Errors
-/// The daemon does not answer, or there is no such module.
-pub fn why(global: &Global, args: &Names) -> Result<Code, CliError> {
-    let mut client = find::daemon(global)?;
-    let out = out(global);
-    let (mut text, mut values) = (String::new(), Vec::new());
-    for name in names(&mut client, args)? {
-        let raw: Value = client.get("module.status", &json!({ "name": name }))?;
-        let lines: Lines =
-            client.get("logs.read", &json!({ "name": name, "lines": LAST_LINES }))?;
-        let status: ModuleStatus = serde_json::from_value(raw.clone()).map_err(|e| broken(&e))?;
-        text += &why_text(&status, &lines.lines);
-        values.push(json!({
-            "name": name, "state": raw["state"], "reason": raw["reason"], "exit": raw["exit"],
-            "health": raw["health"], "last_lines": lines.lines,
-        }));
-    }
-    if out.structured() {
-        let one = values.len() == 1;
-        out.value(&if one {
-            values.remove(0)
-        } else {
-            Value::Array(values)
-        })?;
-    } else {
-        out.text(&text)?;
-    }
-    Ok(exit::DONE)
-}
-
-fn why_text(m: &ModuleStatus, lines: &[LogLine]) -> String {
-    let mut text = format!("{} is {}", m.name, m.state);
-    match &m.reason {
-        Some(reason) => {
-            text += &format!(": {} [{}]\n", reason.message, reason.code);
-            for line in &reason.evidence {
-                text += &format!("  {line}\n");
-            }
-            if let Some(next) = &reason.next_step {
-                text += &format!("  next step: {next}\n");
-            }
-        }
-        None => text += "; nothing about that needs saying\n",
-    }
-    if let Some(exit) = &m.exit {
-        text += &format!(
-            "  the last run ({}): {}\n",
-            exit.run,
-            view::exit_words(exit)
-        );
-    }
-    if let Some(reason) = &m.health.reason {
-        text += &format!("  health: {reason}\n");
-    }
-    if !lines.is_empty() {
-        text += "  its last words:\n";
-        for line in lines {
-            text += &format!("    {} {}\n", line.stream, line.text);
-        }
-    }
-    text
 }
 
 /// `lair call`

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::name::{CURRENT, SegmentName, TMP};
+use super::name::{CURRENT, SegmentName, TMP, dossier_run};
 use super::policy::LogFault;
 
 const FOLDER_MODE: u32 = 0o750;
@@ -102,6 +102,14 @@ impl Folder {
             None => found.extend(SegmentName::parse(name)),
         })?;
         Ok((found, leftovers))
+    }
+
+    /// The runs that have a dossier in it, oldest first.
+    pub(crate) fn dossiers(&self) -> io::Result<Vec<u64>> {
+        let mut runs = Vec::new();
+        self.each(|name| runs.extend(dossier_run(name)))?;
+        runs.sort_unstable();
+        Ok(runs)
     }
 
     fn each(&self, mut visit: impl FnMut(&[u8])) -> io::Result<()> {

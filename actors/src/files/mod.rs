@@ -20,6 +20,7 @@ mod writer;
 
 pub use folder::Folder;
 pub use frame::{Framed, LINE_MAX, Prefix, frame, tally_of};
+pub(crate) use name::DOSSIER;
 pub use name::{NameFault, SegmentName, check_module_name, last_run};
 pub use policy::{LogFault, LogFormat, LogPolicy, StreamName, Tally};
 pub use record::{Record, parse_record};

@@ -30,6 +30,8 @@ pub struct NameFault(pub String);
 
 /// The name of the link to the newest segment.
 pub(crate) const CURRENT: &str = "current.log";
+/// How the name of a run's dossier ends.
+pub(crate) const DOSSIER: &str = ".dossier.json";
 /// What a compression in progress is called, behind the segment's name.
 pub(crate) const TMP: &str = ".zst.tmp";
 
@@ -50,11 +52,14 @@ pub fn check_module_name(name: &str) -> Result<(), NameFault> {
     }
 }
 
-/// The highest run of a module that has a log file on disk; 0 if there is none.
+/// The highest run of a module that has a log file or a dossier on disk; 0 if there is none.
 pub fn last_run(log_dir: &Path, module: &str) -> io::Result<u64> {
     check_module_name(module).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     match Folder::open(log_dir, module) {
-        Ok(folder) => Ok(folder.segments()?.iter().map(|s| s.run).max().unwrap_or(0)),
+        Ok(folder) => {
+            let logged = folder.segments()?.iter().map(|s| s.run).max();
+            Ok(logged.max(folder.dossiers()?.last().copied()).unwrap_or(0))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(e),
     }
@@ -109,6 +114,11 @@ impl fmt::Display for NameFault {
 }
 
 impl std::error::Error for NameFault {}
+
+/// The run that a dossier's file name tells of.
+pub(crate) fn dossier_run(name: &[u8]) -> Option<u64> {
+    decimal(name.strip_suffix(DOSSIER.as_bytes())?)
+}
 
 /// A canonical decimal number: no sign, no leading zero, so that each has one name.
 fn decimal(word: &[u8]) -> Option<u64> {

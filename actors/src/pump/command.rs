@@ -144,6 +144,7 @@ pub(super) enum Command {
         key: StreamKey,
         watch: Option<Box<Watch>>,
     },
+    Disown,
     Crash(CrashPoint),
     Stop,
 }

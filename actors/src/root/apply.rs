@@ -4,6 +4,7 @@ use super::RootState;
 use crate::backend::StartOrder;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
+use crate::vram::Vram;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
     Uptime, decide,
@@ -71,7 +72,9 @@ impl RootState {
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
         let was_up = !known.child.is_down();
-        if decision.child.inc != known.child.inc {
+        let begins = decision.child.inc != known.child.inc;
+        let renewed = begins && known.next.is_some();
+        if begins {
             self.starts += 1;
             known.begins(self.starts, self.args.clock.wall_ms());
         }
@@ -84,12 +87,22 @@ impl RootState {
             (true, false) => self.up -= 1,
             (false, false) | (true, true) => {}
         }
+        let moved = was_up == known.child.is_down();
+        if renewed && let Some(ledger) = &mut self.args.ledger {
+            ledger.loaded(&known.plan);
+        }
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
+        // The intent comes before the deed.
+        self.note(id);
+        if moved {
+            self.settle_account(id);
+        }
+        let origin = self.children.get(id)?.origin.clone();
         Some(Todo {
             effects,
-            origin: known.origin.clone(),
+            origin,
             answer: decision.answer,
         })
     }
@@ -128,8 +141,8 @@ impl RootState {
                 }
             }
             Effect::Entomb => self.entomb(id),
-            // The keeper holds identity and exit status of native children for the next life; the disk ledger for
-            // containers comes with adoption.
+            // The ledger is written with every change of state, before its effects; the streams of a survivor are
+            // handed over before it is adopted.
             Effect::ConfirmLedger
             | Effect::EraseLedger
             | Effect::AttachLogs
@@ -194,7 +207,9 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
+            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
+            found: None,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {

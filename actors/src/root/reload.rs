@@ -81,6 +81,14 @@ impl RootState {
         })
     }
 
+    /// Writes down the plan in force: what the next life of lair must know of what runs. A plan that waits for its run is
+    /// written when that begins.
+    pub(super) fn keep_plan(&mut self, id: &ChildId) {
+        if let (Some(ledger), Some(known)) = (&mut self.args.ledger, self.children.get(id)) {
+            ledger.loaded(&known.plan);
+        }
+    }
+
     /// Tells those who work by the old plan.
     fn take_live(&self, id: &ChildId, before: &LaunchPlan) {
         let Some(known) = self.children.get(id) else {

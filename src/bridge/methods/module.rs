@@ -1,8 +1,9 @@
 //! `module.*`: load, unload, start, stop, restart, kill, status, list, explain, wait.
 
-use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status};
+use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status, Why};
 use super::types::{
     KillParams, LoadParams, NoParams, OneModule, SignalWord, StartParams, StopParams, WaitParams,
+    WhyParams,
 };
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;
@@ -53,6 +54,13 @@ pub(super) fn register(all: &mut Registry) {
     all.insert(
         "module.explain",
         now("Why a module runs in its mode, one line a step.", explain),
+    );
+    all.insert(
+        "module.why",
+        wait(
+            "A run's dossier: how it ended, the known cause, what to do now.",
+            why,
+        ),
     );
     all.insert(
         "module.wait",
@@ -156,6 +164,18 @@ struct Explained {
 fn explain(cx: &Context, p: OneModule) -> Result<Explained, RpcError> {
     let lines = cx.handle.explain(p.name.as_str())?;
     Ok(Explained { lines })
+}
+
+async fn why(cx: Context, p: WhyParams) -> Result<Why, RpcError> {
+    let lines = p.lines.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let work = move || {
+        let lines = lines.unwrap_or(lair_actors::dossier::LINES);
+        cx.handle.why_with(p.name.as_str(), p.run, lines)
+    };
+    let dossier = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| RpcError::internal(&format!("the reading broke off: {e}")))??;
+    Ok(Why(Box::new(dossier)))
 }
 
 async fn wait_for(cx: Context, p: WaitParams) -> Result<Status, RpcError> {

@@ -1,6 +1,7 @@
 //! Results, as documented by `rpc.discover`.
 
 use crate::bridge::wire::RpcError;
+use lair_actors::dossier::Dossier;
 use lair_actors::messages::{Answer, Loaded};
 use lair_actors::status::ModuleStatus;
 use lair_supervision::{Admission, DeniedReason, Seq};
@@ -21,6 +22,11 @@ pub struct Subscribed {
 #[derive(Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Status(#[schemars(with = "Value")] pub ModuleStatus);
+
+/// A run's dossier: `docs/why.md` shows the object.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Why(#[schemars(with = "Value")] pub Box<Dossier>);
 
 /// All modules.
 #[derive(Serialize, JsonSchema)]
@@ -76,6 +82,7 @@ pub fn denied(name: &str, reason: DeniedReason) -> RpcError {
         DeniedReason::StillUp => ("still_up", format!("{name} runs, or something is pending")),
         DeniedReason::Draining => ("draining", "the runtime is shutting down".to_owned()),
         DeniedReason::Busy => ("busy", "too many modules or starts at once".to_owned()),
+        DeniedReason::Overcommitted => ("overcommitted", format!("{name} doesn't fit")),
         DeniedReason::InjectionDisabled => {
             ("injection_disabled", "the fault gate is closed".to_owned())
         }

@@ -72,6 +72,18 @@ pub struct OneModule {
     pub name: Name,
 }
 
+/// A run to explain.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyParams {
+    /// Its module.
+    pub name: Name,
+    /// Its number; negative counts back from the newest (-1: the one before it); absent: the newest.
+    pub run: Option<i64>,
+    /// Lines of each stream, at most 2000; absent: 40. More than 40 are there for the newest run only.
+    pub lines: Option<u64>,
+}
+
 /// A module to stop or restart.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
