@@ -26,6 +26,10 @@ pub(crate) fn prepare(
     source: ManifestSource,
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
+    let file = match &source {
+        ManifestSource::File(path) => Some(same_path(path)),
+        ManifestSource::Text { .. } => None,
+    };
     let (source, vouched) = read(source)?;
     let stack = parse_stack(&source).map_err(|problems| invalid(&problems))?;
     if !options.args.is_empty() && stack.modules.len() > 1 {
@@ -35,7 +39,16 @@ pub(crate) fn prepare(
         )
         .help("name one module, or put the arguments into the manifest"));
     }
-    plan_all(inner, &source, vouched, &stack, options)
+    let mut plans = plan_all(inner, &source, vouched, &stack, options)?;
+    for plan in &mut plans {
+        plan.source.clone_from(&file);
+    }
+    Ok(plans)
+}
+
+/// One name for a file, however it is reached.
+pub(crate) fn same_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn plan_all(
@@ -62,7 +75,7 @@ fn plan_all(
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
-                    let plan = containers::with_engine(plan, &host.engines, &inner.config);
+                    let plan = containers::with_engine(plan, &host.engines, &inner.config());
                     let plan = crate::ports::allow(inner, grouped(stack, plan))?;
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
@@ -179,7 +192,7 @@ fn choose(
         module,
         &host,
         &policy,
-        &inner.config,
+        &inner.config(),
         options.preference,
         options.fallback,
         trusted,

@@ -27,7 +27,7 @@ use lair_supervision::account::Rules;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 /// How a runtime shall be.
@@ -238,7 +238,7 @@ impl Runtime {
             rules: rules(&options.config),
             gpus: meter.gpus.clone(),
             meter,
-            config: options.config,
+            config: RwLock::new(Arc::new(options.config)),
             lock: Mutex::new(lock),
         };
         let real = inner.native.is_some();
