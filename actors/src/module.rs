@@ -92,6 +92,7 @@ impl Actor for ModuleActor {
             }
             ModuleMsg::Exited(exit) => state.exited(&myself, exit),
             ModuleMsg::Drained { dropped } => state.finish(dropped),
+            ModuleMsg::Stall(until) => drop(until.await),
             ModuleMsg::Crash(label) => panic!("injected: {label}"),
         }
         Ok(())

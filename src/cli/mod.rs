@@ -5,6 +5,7 @@
 
 pub mod args;
 mod bundle;
+mod chaos;
 pub mod error;
 pub mod exit;
 mod fast;
@@ -12,6 +13,7 @@ mod files;
 mod find;
 pub mod flags;
 mod host;
+mod inject;
 mod lifecycle;
 mod log;
 mod notify;
@@ -99,6 +101,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
         Verb::Why(args) => why::why(global, args),
+        Verb::Inject(args) => inject::inject(global, args),
+        Verb::Chaos(args) => chaos::chaos(global, args),
         Verb::Call(args) => query::call(global, args),
         Verb::Logs(args) => watch::logs(global, args),
         Verb::Events(args) => watch::events(global, args),

@@ -135,8 +135,21 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn shortfalls(&self) -> Vec<Shortfall> {
         Vec::new()
     }
+    /// Scripted children only: it ends like this, now. `false`: it is a real one.
+    fn end(&self, _status: ExitStatus) -> bool {
+        false
+    }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
+}
+
+/// Something bad that only a backend can do to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendFault {
+    /// KILL the keeper of native children.
+    KillKeeper,
+    /// Lose the engine for a time.
+    DropEngine(Duration),
 }
 
 /// One way to run modules.
@@ -152,6 +165,14 @@ pub trait Backend: Send + Sync + 'static {
     /// start that is given up is waited for, and what it made is ended like any other.
     fn undoes_at_once(&self) -> bool {
         true
+    }
+    /// Does something bad on purpose. `false`: this backend has no such thing.
+    fn inject(&self, _fault: BackendFault) -> bool {
+        false
+    }
+    /// Are its children scripted? Then events of theirs may be made up.
+    fn simulated(&self) -> bool {
+        false
     }
 }
 

@@ -141,6 +141,16 @@ pub(super) enum Command {
         watch: Option<Box<Watch>>,
     },
     Crash(CrashPoint),
+    FailWrites {
+        module: Arc<str>,
+        errno: i32,
+        count: u64,
+    },
+    Discard {
+        key: StreamKey,
+        stream: StreamName,
+    },
+    Stall(Duration),
     Stop,
 }
 

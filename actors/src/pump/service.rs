@@ -11,9 +11,9 @@ use memchr::memchr_iter;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 
-use crate::files::LogFault;
+use crate::files::{LogFault, StreamName, Tally};
 
-use super::command::{CrashPoint, PumpEvent};
+use super::command::{CrashPoint, PumpEvent, StreamKey};
 use super::job::{Job, Poured, READ};
 use super::run::SIDES;
 use super::timers::Alarm;
@@ -111,6 +111,16 @@ impl State {
                 Err(_) => return Got::End,
             }
         };
+        if pipe.discard {
+            let new = &self.desk.input[have..have + count];
+            let lines = memchr_iter(b'\n', new).count() as u64;
+            run.stats.add_read(count as u64, lines, since_boot());
+            run.stats.add_dropped(Tally {
+                bytes: count as u64,
+                lines,
+            });
+            return Got::Bytes(count);
+        }
         self.desk.input[..have].copy_from_slice(&pipe.piece);
         pipe.piece.clear();
         self.desk.job = Some(Job::new(slot, SIDES[side], have + count, false));
@@ -132,6 +142,17 @@ impl State {
         }
         self.desk.crash_at(CrashPoint::Read);
         Got::Bytes(count)
+    }
+
+    /// Fault injection: from now on what this stream brings is dropped and counted.
+    pub(super) fn discard(&mut self, key: &StreamKey, stream: StreamName) {
+        let Some(side) = SIDES.iter().position(|s| *s == stream) else {
+            return;
+        };
+        let run = self.index.get(key).and_then(|&s| self.runs[s].as_mut());
+        if let Some(pipe) = run.and_then(|r| r.pipes[side].as_mut()) {
+            pipe.discard = true;
+        }
     }
 
     /// Brings the job to its end, whoever began it.

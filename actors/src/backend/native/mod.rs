@@ -9,7 +9,9 @@ mod command;
 mod grip;
 mod notify;
 
-use super::{Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient};
+use super::{
+    Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient,
+};
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
 use crate::keeper::{CgroupDir, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
 use grip::Grip;
@@ -82,6 +84,13 @@ impl Backend for NativeBackend {
 
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         Box::pin(start(self.shared.clone(), order))
+    }
+
+    fn inject(&self, fault: BackendFault) -> bool {
+        match fault {
+            BackendFault::KillKeeper => self.shared.keeper.kill_keeper(),
+            BackendFault::DropEngine(_) => false,
+        }
     }
 
     // The keeper has the request already, and carries it out when it comes to it.
