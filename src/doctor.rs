@@ -23,14 +23,14 @@ pub(crate) fn examine(inner: &Inner) -> Value {
         ),
         None => finding("process trees", "note", "simulated".into(), None),
     };
-    let gpus = match inner.gpus.gpus() {
+    let gpus = match &*inner.gpus.read() {
         facts::GpuFacts::Present(gpus) => {
             finding("GPUs", "ok", format!("{} seen", gpus.len()), None)
         }
         facts::GpuFacts::Unavailable(why) => finding(
             "GPUs",
             "note",
-            why,
+            why.clone(),
             Some("install the NVIDIA driver if there is a GPU"),
         ),
     };

@@ -4,16 +4,16 @@
 //! Never: starts anything.
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
+use crate::resources::Cards;
 use lair_actors::cgroup::Limit;
-use lair_actors::facts as actors;
 use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
 use lair_manifests::words::ModeWord;
 use lair_manifests::{
-    GpuFacts, HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack,
-    TrustDecision, facts, parse_stack, plan, problem, read_manifest, select,
+    HostFacts, PlanContext, Policy, Problem, Refusal, Selected, Source, Stack, TrustDecision,
+    facts, parse_stack, plan, problem, read_manifest, select,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,20 +45,23 @@ fn plan_all(
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
-    if stack
-        .modules
-        .iter()
-        .any(|m| m.runtime.resources.gpu.is_some())
-    {
-        context.gpus = gpu_facts(inner);
-    }
-    let host = host_facts(inner, &context);
+    let mut cards = Cards::of(inner, stack);
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in stack.modules.iter().enumerate() {
+        if let Some(cards) = &cards {
+            context.gpus = cards.offered(module.name.as_str());
+        }
+        let host = host_facts(inner, &context);
         let trusted = crate::vouch::trusted(inner, source, vouched, stack, index)?;
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
-                Ok(plan) => plans.push(enforceable(inner, grouped(stack, plan))?),
+                Ok(plan) => {
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
+                    if let Some(cards) = &mut cards {
+                        cards.give(&plan);
+                    }
+                    plans.push(enforceable(inner, plan)?);
+                }
                 Err(more) => problems.extend(more),
             },
             Err(refusal) => refusals.push((refusal, trusted)),
@@ -118,34 +121,6 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     }
 }
 
-/// The driver's word, for modules that ask for a GPU.
-fn gpu_facts(inner: &Inner) -> GpuFacts {
-    if !inner.config.gpu.nvml {
-        return GpuFacts::Unavailable("`runtime.gpu.nvml` is off".into());
-    }
-    match inner.gpus.gpus() {
-        actors::GpuFacts::Unavailable(why) => GpuFacts::Unavailable(why),
-        actors::GpuFacts::Present(gpus) => {
-            GpuFacts::Present(gpus.into_iter().filter_map(usable).collect())
-        }
-    }
-}
-
-fn usable(gpu: actors::Gpu) -> Option<facts::Gpu> {
-    if gpu.fault.is_some() {
-        return None;
-    }
-    let total = gpu.memory_total?;
-    Some(facts::Gpu {
-        uuid: gpu.uuid?,
-        pci: gpu.pci.unwrap_or_default(),
-        index: gpu.index,
-        name: gpu.name.unwrap_or_default(),
-        memory_total: total,
-        memory_free: gpu.memory_used.map(|used| total.saturating_sub(used)),
-    })
-}
-
 /// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
 fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
@@ -163,12 +138,12 @@ fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
             "see `lair doctor`; with `enforce: best-effort` it starts, and the limit is shown as not enforced",
         );
     }
-    if plan.limits.sandbox.is_some() {
-        return refuse(
-            "sandbox_unavailable",
-            "`runtime.native.sandbox`, which this version of lair can't enforce",
-            "leave it out, or run the module elsewhere",
+    if let Some((needs, has)) = plan.limits.sandbox.as_ref().and_then(unheld) {
+        let what = format!(
+            "a `runtime.native.sandbox` that needs version {needs} of the kernel's Landlock, where this kernel has {has}"
         );
+        let help = "take `enforce: best-effort`: status then shows what holds; or run the module elsewhere";
+        return refuse("sandbox_unavailable", &what, help);
     }
     Ok(plan)
 }
@@ -226,6 +201,15 @@ fn refused(refusals: &[(Refusal, TrustDecision)]) -> Refused {
     Refused::new(code, words.join("\n"))
         .help("`lair explain FILE` shows every step of the choice; `lair doctor` shows what the machine lacks")
         .with(serde_json::json!({ "refusals": why }))
+}
+
+/// The version of Landlock that a sandbox needs, and the one that is here, if that is not enough.
+fn unheld(sandbox: &lair_manifests::launch::Sandbox) -> Option<(u32, u32)> {
+    let tcp = sandbox.bind.is_some() || sandbox.connect.is_some();
+    let files = sandbox.read.is_some() || sandbox.write.is_some();
+    let needs = if tcp { 4 } else { u32::from(files) };
+    let has = lair_actors::keeper::landlock_abi();
+    (!sandbox.best_effort && has < needs).then_some((needs, has))
 }
 
 /// What a file would run as, and why, without loading it.

@@ -161,3 +161,36 @@ fn a_model_that_is_not_there_is_a_failure_with_the_servers_own_words() {
     assert!(said.contains("will not become healthy"), "{said}");
     fs::remove_dir_all(&dir).expect("its folder can be removed");
 }
+
+#[test]
+fn a_memory_limit_that_fits_is_not_noticed_and_one_that_does_not_is_named_within_one_screen() {
+    let dir = folder("limits");
+    let limited = |limit: &'static str| {
+        move |m: String| {
+            let limit = format!(
+                "  resources: {{ memory: {{ limit: {limit}, enforce: required }} }}\n  stop:"
+            );
+            assert!(m.contains("\n  stop:"), "the manifest has changed");
+            m.replace("policy: on-failure", "policy: never")
+                .replace("  stop:", &limit)
+        }
+    };
+    let asked = "What is the capital of France?";
+    let model = given("LAIR_LLAMA_MODEL");
+    let fits = manifest(&dir, free_port(), limited("1GiB"));
+    let output = run(&dir, &fits, asked, &model);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("tokens per second"), "{shown}");
+
+    let small = manifest(&dir, free_port(), limited("32MiB"));
+    let output = run(&dir, &small, asked, &model);
+    assert!(!output.status.success());
+    let all = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = all.lines().collect();
+    let screen = lines[lines.len().saturating_sub(24)..].join("\n");
+    for why in ["oom=yes", "for lack of memory", "its limit is 32MiB"] {
+        assert!(screen.contains(why), "no {why:?} in\n{screen}");
+    }
+    fs::remove_dir_all(&dir).expect("its folder can be removed");
+}

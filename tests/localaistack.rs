@@ -278,13 +278,17 @@ async fn n8_a_module_gets_its_own_environment_and_not_the_runtimes() {
     let names = String::from_utf8(lair.output("m", "stdout")).expect("text");
     // The shell adds PWD, SHLVL, OLDPWD and _ for itself.
     let known = [
+        "CUDA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
         "HOME",
         "LAIR_MARKER",
         "LAIR_STORY",
         "LANG",
+        "NVIDIA_VISIBLE_DEVICES",
         "OLDPWD",
         "PATH",
         "PWD",
+        "ROCR_VISIBLE_DEVICES",
         "SHLVL",
         "TZ",
         "_",

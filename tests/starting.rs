@@ -6,7 +6,7 @@ use lair::WaitFor;
 use lair::supervision::{DownReason, NoticeKind, Phase, StopCause};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
-use support::{Lair, asker, is_alive};
+use support::{Lair, asker, is_alive, sh};
 
 /// D4
 #[tokio::test]
@@ -62,8 +62,21 @@ async fn a_port_that_is_taken_is_the_modules_own_failure() {
         "exec perl -MIO::Socket::INET -e '$| = 1; IO::Socket::INET->new(LocalAddr => qq(127.0.0.1), \
          LocalPort => {port}, Listen => 1, ReuseAddr => 1) or die qq(bind: $!\\n); print qq(up\\n); sleep 1000'"
     );
-    lair.sh("m", &script, &format!("  ports: {{ http: {port} }}"))
-        .await;
+    // Declared, it is refused before anything is done, and the holder is named.
+    let declared = format!("  ports: {{ http: {port} }}");
+    lair.load(&sh("m", &script, &declared))
+        .await
+        .expect("loaded");
+    let refused = lair.handle.start("m", asker()).await.expect_err("taken");
+    assert_eq!(refused.code, "port_taken");
+    let me = std::process::id();
+    assert!(
+        refused.message.contains(&format!("is taken by pid {me} (")),
+        "{refused}"
+    );
+    assert_eq!(lair.status("m").run, 0, "nothing was started");
+    // Not declared, or taken after the look, it is the module's own failure.
+    lair.sh("m", &script, "").await;
     let down = lair.wait("m", WaitFor::Exited).await;
     let (reason, exit) = (down.reason.expect("a reason"), down.exit.expect("an exit"));
     assert_eq!(
@@ -82,6 +95,9 @@ async fn a_port_that_is_taken_is_the_modules_own_failure() {
     // The stranger is as it was, and when it goes the module can have the port.
     assert_eq!(stranger.local_addr().expect("an address").port(), port);
     drop(stranger);
+    lair.load(&sh("m", &script, &declared))
+        .await
+        .expect("loaded");
     lair.handle.start("m", asker()).await.expect("a start");
     lair.until("m", "listening", |s| s.logs.bytes == 3).await;
     // Stopped means that the port is free again.

@@ -38,6 +38,16 @@ impl EventLog {
         }
     }
 
+    /// An empty ring whose first notice gets the number after `newest`: what came before is a gap to every reader.
+    #[must_use]
+    pub fn after(newest: Seq, capacity: usize) -> Self {
+        EventLog {
+            ring: RwLock::new(VecDeque::new()),
+            capacity: capacity.max(1),
+            newest: watch::Sender::new(newest),
+        }
+    }
+
     /// Number of the newest notice; 0 if there was none.
     #[must_use]
     pub fn newest(&self) -> Seq {

@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus, Origin,
-    Seq, StartFault, TimerKind,
+    Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus,
+    Measured, Origin, Seq, Shortage, StartFault, TimerKind,
 };
 use ractor::RpcReplyPort;
 use serde::Serialize;
@@ -38,6 +38,8 @@ pub enum RootMsg {
         id: ChildId,
         event: ChildEvent,
         origin: Origin,
+        /// What was measured for the account, where a start is judged.
+        measured: Measured,
         reply: RpcReplyPort<Answer>,
     },
     /// Stop everything; answered when all is down or the deadline has passed.
@@ -45,6 +47,20 @@ pub enum RootMsg {
         within: Duration,
         origin: Origin,
         reply: RpcReplyPort<DrainReport>,
+    },
+    /// Take over a child of an earlier life; answered when it is up, `false` if it can't be.
+    Adopt {
+        id: ChildId,
+        inc: u64,
+        started: Box<crate::backend::Started>,
+        mark: Option<crate::ledger::Mark>,
+        reply: RpcReplyPort<bool>,
+    },
+    /// Go on with a module of an earlier life of which no child was found; answered when that is decided.
+    GoOn {
+        id: ChildId,
+        mark: crate::ledger::Mark,
+        reply: RpcReplyPort<()>,
     },
     /// Skip the rest of the grace in a drain under way.
     DrainNow,
@@ -65,6 +81,12 @@ pub enum RootMsg {
         id: ChildId,
         inc: u64,
         change: HealthReport,
+    },
+    /// From the watch over sockets: what it listens on, against what it declared.
+    Exposure {
+        id: ChildId,
+        inc: u64,
+        exposure: lair_supervision::exposure::Exposure,
     },
     /// From the clock.
     Timer {
@@ -96,12 +118,15 @@ pub enum Loaded {
 }
 
 /// Answer to [`RootMsg::Ask`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// What became of the request.
     pub admission: Admission,
     /// Number of the newest notice when it was answered.
     pub seq: Seq,
+    /// Where it was denied as overcommitted: the sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<Box<Shortage>>,
 }
 
 /// What a drain left.
@@ -241,4 +266,6 @@ pub struct Watch {
     pub handle: Arc<dyn ChildHandle>,
     /// Where the child says that it is ready, where the launch has that.
     pub ready: Option<ReadySource>,
+    /// It was ready in an earlier life of the runtime: it is not asked again whether it has come up.
+    pub served: bool,
 }

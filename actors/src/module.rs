@@ -10,6 +10,7 @@ use crate::files::LogFault;
 use crate::messages::{ModuleMsg, ModuleReport, RootMsg, Spawned};
 use crate::pump::{self, Drained, Pump, StreamKey, StreamStats};
 use crate::undertaker::Birth;
+use crate::vram::Vram;
 use lair_manifests::launch;
 use lair_supervision::{StartFault, StartStage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -33,8 +34,12 @@ pub struct ModuleArgs {
     pub root: ActorRef<RootMsg>,
     /// What keeps its output.
     pub pump: Pump,
+    /// What of it is on GPUs; `None`: it has none.
+    pub(crate) vram: Option<Vram>,
     /// Its log is known to be writable.
     pub log_proven: bool,
+    /// It runs already and its streams are taken: a child of an earlier life.
+    pub found: Option<(Arc<dyn ChildHandle>, Option<Arc<StreamStats>>)>,
 }
 
 /// One incarnation.
@@ -101,6 +106,10 @@ impl Actor for ModuleActor {
 
 impl ModuleState {
     fn launch(&mut self, myself: &ActorRef<ModuleMsg>) {
+        if let Some((handle, log)) = self.args.found.take() {
+            self.log = log;
+            return self.hold(myself, handle);
+        }
         let (backend, order) = (self.args.backend.clone(), self.args.order.clone());
         let logs = self.check_logs();
         let start = async move {
@@ -146,17 +155,26 @@ impl ModuleState {
         let log = self.attach(streams);
         self.log.clone_from(&log);
         self.start = None;
-        self.handle = Some(handle.clone());
-        let (owner, exit) = (myself.clone(), handle.exit());
-        tokio::spawn(async move {
-            let _ = owner.cast(ModuleMsg::Exited(exit.await));
-        });
+        self.hold(myself, handle.clone());
         self.report(ModuleReport::Spawned(Box::new(Spawned {
             identity,
             handle,
             ready,
             log,
         })));
+    }
+
+    fn hold(&mut self, myself: &ActorRef<ModuleMsg>, handle: Arc<dyn ChildHandle>) {
+        let (owner, exit) = (myself.clone(), handle.exit());
+        self.handle = Some(handle);
+        let vram = self.args.vram.take();
+        tokio::spawn(async move {
+            let mut exit = exit.await;
+            if let Some(vram) = vram {
+                exit.leftover.extend(vram.left().await);
+            }
+            let _ = owner.cast(ModuleMsg::Exited(exit));
+        });
     }
 
     fn key(&self) -> StreamKey {
@@ -245,7 +263,7 @@ fn log_fault(fault: &LogFault) -> StartFault {
 }
 
 /// The manifest's words as the pump's.
-fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
+pub(crate) fn policy(logs: &launch::LogPolicy) -> crate::files::LogPolicy {
     crate::files::LogPolicy {
         max_size: logs.max_size,
         max_files: usize::try_from(logs.max_files).unwrap_or(usize::MAX),

@@ -5,7 +5,7 @@
 
 use crate::backend::ChildHandle;
 use lair_manifests::launch::LaunchPlan;
-use lair_supervision::{Child, ChildId, Origin, ProbeKind};
+use lair_supervision::{Account, Child, ChildId, Origin, ProbeKind};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -84,6 +84,8 @@ pub struct View {
     pub group: Option<GroupView>,
     /// The last verdict.
     pub health: HealthView,
+    /// What it listens on, against what it declared.
+    pub exposure: lair_supervision::exposure::Exposure,
     /// The grip on the running child: for its tree only.
     pub handle: Option<Arc<dyn ChildHandle>>,
     /// Counters of the current or last run's log.
@@ -100,6 +102,7 @@ pub struct View {
 #[derive(Default)]
 pub struct Board {
     views: RwLock<BTreeMap<ChildId, Arc<View>>>,
+    account: RwLock<Account>,
 }
 
 impl Board {
@@ -122,6 +125,19 @@ impl Board {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// What is granted, as of now.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let account = self.account.read();
+        account.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For the root alone, which decides by it and writes it. Nothing in here waits.
+    pub(crate) fn with_account<T>(&self, what: impl FnOnce(&mut Account) -> T) -> T {
+        let account = self.account.write();
+        what(&mut account.unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn put(&self, view: Arc<View>) {

@@ -6,9 +6,11 @@
 use crate::decode::{Sink, View};
 use crate::launch::Mode;
 use crate::numbers::Count;
+use crate::nvml::Nvml;
 use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::MemorySize;
+use crate::runtime::OnExposure;
 use crate::trust::Trust;
 use crate::words::{AbsolutePath, Line, ModeWord, ModuleId, choice};
 use serde::Serialize;
@@ -40,10 +42,12 @@ record! {
         policy: Policy = Policy::default(),
         /// Which native modules are trusted; replaces the rule by owner.
         trust: Option<Trust> = None,
+        /// What modules may show to other machines.
+        exposure: ExposureKeys = ExposureKeys { allow_lan: false, mode: OnExposure::Report },
         /// Memory of all modules together.
         memory: MemoryKeys = MemoryKeys { budget: None, reserve: None },
         /// GPUs.
-        gpu: GpuKeys = GpuKeys { reserve: None, nvml: true },
+        gpu: GpuKeys = GpuKeys { reserve: None, nvml: Nvml::System },
         /// Who else may speak on the socket.
         access: Access = Access { uids: Vec::new(), gids: Vec::new() },
         /// Whether faults may be injected.
@@ -97,12 +101,22 @@ record! {
 }
 
 record! {
+    /// What modules may show to other machines.
+    pub struct ExposureKeys {
+        /// Whether a port may be declared with `expose: lan`.
+        allow_lan: bool = false,
+        /// What if a module listens where it did not declare to; a manifest can ask for more, not for less.
+        mode: OnExposure = OnExposure::Report,
+    }
+}
+
+record! {
     /// GPUs.
     pub struct GpuKeys {
         /// Memory that stays free on each.
         reserve: Option<MemorySize> = None,
-        /// Whether NVIDIA's library is asked.
-        nvml: bool = true,
+        /// Whether NVIDIA's library is asked: true, false, or the path of another one.
+        nvml: Nvml = Nvml::System,
     }
 }
 
@@ -153,13 +167,17 @@ impl Default for RuntimeConfig {
             if_runtime_dies: None,
             policy: Policy::default(),
             trust: None,
+            exposure: ExposureKeys {
+                allow_lan: false,
+                mode: OnExposure::Report,
+            },
             memory: MemoryKeys {
                 budget: None,
                 reserve: None,
             },
             gpu: GpuKeys {
                 reserve: None,
-                nvml: true,
+                nvml: Nvml::System,
             },
             access: Access {
                 uids: Vec::new(),

@@ -4,7 +4,7 @@
 //! `${...}`, no relative path. Never: secrets in `Debug` or in serialised form (values of the environment are hidden).
 
 use lair_supervision::{ChildSpec, GroupSpec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -12,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How a module runs.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// In a container of an engine.
@@ -35,7 +33,7 @@ impl Mode {
 }
 
 /// A module, ready to be loaded: policy for the core, mechanics for the backend.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaunchPlan {
     /// What the core decides by.
     pub spec: ChildSpec,
@@ -71,10 +69,34 @@ impl LaunchPlan {
     pub fn same_as(&self, other: &LaunchPlan) -> bool {
         self.digest == other.digest && self.mode == other.mode && self.launch == other.launch
     }
+
+    /// The whole plan with the values of the environment: for lair's own next life, in a file of this user's alone.
+    ///
+    /// # Errors
+    /// A path in it is no text.
+    pub fn to_kept(&self) -> serde_json::Result<serde_json::Value> {
+        let mut value = serde_json::to_value(self)?;
+        let (word, env) = match &self.launch {
+            Launch::Native(native) => ("native", &native.env),
+            Launch::Container(container) => ("container", &container.env),
+        };
+        if let Some(launch) = value.get_mut("launch").and_then(|l| l.get_mut(word)) {
+            launch["env"] = serde_json::to_value(env)?;
+        }
+        Ok(value)
+    }
+
+    /// The plan that [`LaunchPlan::to_kept`] wrote.
+    ///
+    /// # Errors
+    /// It is none, or one of a version that is too different.
+    pub fn from_kept(value: serde_json::Value) -> serde_json::Result<Self> {
+        serde_json::from_value(value)
+    }
 }
 
 /// The mechanics of one mode.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Launch {
     /// A process.
@@ -84,7 +106,7 @@ pub enum Launch {
 }
 
 /// A process to start.
-#[derive(Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct NativeLaunch {
     /// Program (searched in PATH of `env` if it holds no slash) and arguments.
     pub argv: Vec<String>,
@@ -105,7 +127,7 @@ pub struct NativeLaunch {
 }
 
 /// A container to create. Filled by the container backends' issue.
-#[derive(Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerLaunch {
     /// Image reference.
     pub image: String,
@@ -128,10 +150,13 @@ pub struct ContainerLaunch {
     pub init: bool,
     /// `auto`, `podman`, `docker`, `cli`.
     pub engine: String,
+    /// UUIDs of the GPUs it gets, no others; empty: none. Podman: the CDI names `nvidia.com/gpu=UUID`; Docker: a device
+    /// request of the driver `nvidia` with these ids.
+    pub gpu_devices: Vec<String>,
 }
 
 /// A host folder seen by a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Absolute path on the host.
     pub source: PathBuf,
@@ -142,7 +167,7 @@ pub struct Volume {
 }
 
 /// A declared port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// Its name in the manifest.
     pub name: String,
@@ -152,8 +177,17 @@ pub struct Port {
     pub address: String,
 }
 
+impl Port {
+    /// Meant for other machines, too.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        let local = |address: std::net::IpAddr| address.is_loopback();
+        !self.address.parse().is_ok_and(local)
+    }
+}
+
 /// How each probe is carried out; thresholds are in the spec's `probes`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProbeActions {
     /// Has it come up?
     pub startup: Option<StartupAction>,
@@ -164,7 +198,7 @@ pub struct ProbeActions {
 }
 
 /// A startup probe: an action, and how long without progress is too long.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StartupAction {
     /// What is asked.
     pub action: ProbeAction,
@@ -173,7 +207,7 @@ pub struct StartupAction {
 }
 
 /// One probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeAction {
     /// Run in the module's context; exit code 0 is success.
@@ -208,7 +242,7 @@ pub enum ProbeAction {
 }
 
 /// Bounds of a module's log files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPolicy {
     /// A segment is closed at this many bytes.
     pub max_size: u64,
@@ -235,7 +269,7 @@ impl Default for LogPolicy {
 }
 
 /// How output is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// One record a line: time, stream, `P` or `F`, bytes.
@@ -246,7 +280,7 @@ pub enum LogFormat {
 }
 
 /// Limits asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
@@ -262,10 +296,14 @@ pub struct Limits {
     pub gpu: Option<GpuLimit>,
     /// What a native module may reach; `None`: all that its user may.
     pub sandbox: Option<Sandbox>,
+    /// Capabilities that a native module keeps, a bit each.
+    pub capabilities: u64,
+    /// It is stopped if it listens where it did not declare to.
+    pub exposure_enforced: bool,
 }
 
 /// GPUs that were chosen for a module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuLimit {
     /// Their UUIDs; empty if it only wished for some and there are none.
     pub uuids: Vec<String>,
@@ -276,7 +314,7 @@ pub struct GpuLimit {
 }
 
 /// What a native module may reach.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
     /// It sees no network.
     pub no_network: bool,
@@ -284,6 +322,12 @@ pub struct Sandbox {
     pub read: Option<Vec<PathBuf>>,
     /// Absolute paths it may also write; `None`: no rule for files.
     pub write: Option<Vec<PathBuf>>,
+    /// TCP ports it may bind; `None`: any.
+    pub bind: Option<Vec<u16>>,
+    /// TCP ports it may connect to; `None`: any.
+    pub connect: Option<Vec<u16>>,
+    /// Start it with what of this can be had.
+    pub best_effort: bool,
 }
 
 fn names_only<S: serde::Serializer>(

@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod capability;
 mod check;
 pub mod config;
 pub mod data;
@@ -18,6 +19,7 @@ pub mod integrity;
 pub mod launch;
 pub mod module;
 pub mod numbers;
+pub mod nvml;
 pub mod parse;
 pub mod plan;
 pub mod problem;

@@ -3,12 +3,14 @@
 //! Owns: substitution, the environment of a module, absolute paths. Promises: a plan is complete, or every problem is
 //! told. Never: decides on a mode, or inherits a variable that was not asked for.
 
+use crate::capability;
 use crate::config::Dirs;
 use crate::facts::GpuFacts;
+use crate::health::PortRef;
 use crate::launch::{ContainerLaunch, Launch, LaunchPlan, Mode, NativeLaunch, Sandbox, Volume};
 use crate::module::ModuleManifest;
 use crate::problem::{Problem, ProblemKind};
-use crate::resources::Network;
+use crate::resources::{Hold, Network};
 use crate::runtime::{Container, Native};
 use crate::selection::Selected;
 use crate::text::{Command, Scope, Secret, Text};
@@ -16,6 +18,7 @@ use crate::words::EnvName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod gpu;
 mod policy;
 mod probes;
 
@@ -75,9 +78,11 @@ pub fn plan(
     let mut planner = Planner::new(module, selected.mode, context);
     let launch = planner.launch();
     let sandbox = planner.sandbox();
+    let capabilities = planner.capabilities();
     let probes = planner.probes();
     let mut limits = policy::limits(&module.runtime, &planner.gpus);
     limits.sandbox = sandbox;
+    limits.capabilities = capabilities;
     let Planner { problems, .. } = planner;
     let (Some(launch), true) = (launch, problems.is_empty()) else {
         return Err(problems);
@@ -163,16 +168,22 @@ impl<'p> Planner<'p> {
 
     fn native(&mut self, native: &Native) -> Option<NativeLaunch> {
         let own = &self.context.env;
-        let home = own.get("HOME").map_or("/", String::as_str);
         let mut base = BTreeMap::from([
             ("PATH".to_owned(), PATH.to_owned()),
-            ("HOME".to_owned(), home.to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
+        // Another user has a home of its own, which the backend looks up with the rest of that user.
+        if native.user.is_none() {
+            let home = own.get("HOME").map_or("/", String::as_str);
+            base.insert("HOME".to_owned(), home.to_owned());
+        }
         if let Some(zone) = own.get("TZ") {
             base.insert("TZ".to_owned(), zone.clone());
         }
+        let gpus = gpu::native(&self.gpus);
+        base.extend(gpus.clone());
         self.environment(base, &native.pass_env, &native.env, "/runtime/native/env");
+        self.keep_gpus(&gpus, "/runtime/native/env");
         let argv = self.command(&native.command, "/runtime/native/command");
         let workdir = self.text(&native.workdir, "/runtime/native/workdir");
         let health = &self.module.runtime.health;
@@ -201,12 +212,9 @@ impl<'p> Planner<'p> {
     }
 
     fn container(&mut self, c: &Container) -> Option<ContainerLaunch> {
-        self.environment(
-            BTreeMap::new(),
-            &c.pass_env,
-            &c.env,
-            "/runtime/container/env",
-        );
+        let gpus = gpu::container(&self.gpus);
+        self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
+        self.keep_gpus(&gpus, "/runtime/container/env");
         let image = self.text(&c.image, "/runtime/container/image");
         let words = c.command.iter().map(Secret::text);
         let command = self.words(words, "/runtime/container/command");
@@ -233,6 +241,7 @@ impl<'p> Planner<'p> {
             read_only: c.read_only,
             init: c.init,
             engine: c.engine.as_str().to_owned(),
+            gpu_devices: self.gpus.clone(),
         })
     }
 
@@ -259,6 +268,22 @@ impl<'p> Planner<'p> {
         self.env.extend(self.context.set.clone());
     }
 
+    /// A variable that would give it other GPUs than those it asked for is a mistake, not a way around the account.
+    fn keep_gpus(&mut self, ours: &BTreeMap<String, String>, pointer: &str) {
+        for name in gpu::changed(ours, &self.env) {
+            let origin = &self.module.origin;
+            let what = format!("`{name}` would show it other GPUs than it asked for");
+            let problem = Problem::of_file(ProblemKind::Invalid, &origin.file, what);
+            self.problems.push(Problem {
+                pointer: format!("{}{pointer}/{name}", origin.pointer),
+                help: Some(
+                    "ask by `runtime.resources.gpu`; its value is then `${gpu.uuids}`".to_owned(),
+                ),
+                ..problem
+            });
+        }
+    }
+
     fn sandbox(&mut self) -> Option<Sandbox> {
         let native = self
             .module
@@ -279,11 +304,68 @@ impl<'p> Planner<'p> {
             words.map(|words| words.iter().map(|word| self.absolute(word)).collect())
         };
         let (read, write) = (paths(read), paths(write));
+        let (bind, connect) = match &sandbox.tcp {
+            None => (None, None),
+            Some(tcp) => (
+                self.allowed_ports(tcp.bind.as_deref(), "bind"),
+                self.allowed_ports(tcp.connect.as_deref(), "connect"),
+            ),
+        };
         Some(Sandbox {
             no_network: sandbox.network == Network::None,
             read,
             write,
+            bind,
+            connect,
+            best_effort: sandbox.enforce == Hold::BestEffort,
         })
+    }
+
+    fn allowed_ports(&mut self, ports: Option<&[PortRef]>, key: &str) -> Option<Vec<u16>> {
+        let ports = ports?;
+        let mut numbers = Vec::with_capacity(ports.len());
+        for (i, port) in ports.iter().enumerate() {
+            match port {
+                PortRef::Number(n) => numbers.extend(u16::try_from(n.get())),
+                PortRef::Name(name) => match self.ports.get(name.as_str()) {
+                    Some(port) => numbers.push(*port),
+                    None => self.wrong(
+                        &format!("/runtime/native/sandbox/tcp/{key}/{i}"),
+                        format!("there is no port `{name}`"),
+                        "declare it in `runtime.ports`, or write its number",
+                    ),
+                },
+            }
+        }
+        Some(numbers)
+    }
+
+    /// The capabilities that a native module keeps.
+    fn capabilities(&mut self) -> u64 {
+        let native = self.module.runtime.native.as_ref();
+        let Some(native) = native.filter(|_| self.mode == Mode::Native) else {
+            return 0;
+        };
+        let mut kept = 0;
+        for (i, name) in native.cap_add.iter().enumerate() {
+            match capability::number(name.as_str()) {
+                Some(number) => kept |= 1_u64 << number,
+                None => self.wrong(
+                    &format!("/runtime/native/cap_add/{i}"),
+                    format!("there is no capability `{name}`"),
+                    "capabilities(7) lists them: NET_BIND_SERVICE, IPC_LOCK, ...",
+                ),
+            }
+        }
+        kept
+    }
+
+    fn wrong(&mut self, pointer: &str, what: String, help: &str) {
+        let origin = &self.module.origin;
+        let mut problem = Problem::of_file(ProblemKind::Invalid, &origin.file, what);
+        problem.pointer = format!("{}{pointer}", origin.pointer);
+        problem.help = Some(help.to_owned());
+        self.problems.push(problem);
     }
 
     fn command(&mut self, command: &Command, pointer: &str) -> Option<Vec<String>> {

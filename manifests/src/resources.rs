@@ -3,6 +3,7 @@
 //! Owns: `runtime.resources` and `runtime.native.sandbox`. Promises: a limit that is required says so. Never: measures.
 
 use crate::decode::{Decode, Sink, View};
+use crate::health::PortRef;
 use crate::numbers::{Count, Milli};
 use crate::record::record;
 use crate::text::Text;
@@ -163,6 +164,31 @@ record! {
         network: Network = Network::Host,
         /// The files it may touch; without it, all that its user may.
         filesystem: Option<Filesystem> = None,
+        /// The TCP ports it may use; without it, all.
+        tcp: Option<TcpRules> = None,
+        /// What if this machine can't do that.
+        enforce: Hold = Hold::Required,
+    }
+}
+
+choice! {
+    /// What if a sandbox can't be made here.
+    pub enum Hold {
+        /// It is not started.
+        #[default]
+        Required = "required",
+        /// It is started with what can be made, and status says which.
+        BestEffort = "best-effort",
+    }
+}
+
+record! {
+    /// The TCP ports a native module may use: declared ones by name, others by number.
+    pub struct TcpRules {
+        /// Ports it may serve on; without it, any.
+        bind: Option<Vec<PortRef>> = None,
+        /// Ports, on whatever host, it may connect to; without it, any.
+        connect: Option<Vec<PortRef>> = None,
     }
 }
 

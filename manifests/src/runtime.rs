@@ -31,6 +31,8 @@ record! {
         container: Option<Container> = None,
         /// TCP ports it serves on.
         ports: BTreeMap<PortName, Port> = BTreeMap::new(),
+        /// What if it listens where it did not declare to.
+        exposure: OnExposure = OnExposure::Report,
         /// What it may use, and what it needs.
         resources: Resources = Resources::unlimited(),
         /// Whether it came up, serves, lives.
@@ -75,6 +77,8 @@ record! {
         pass_env: Vec<EnvName> = Vec::new(),
         /// User to become; only a privileged runtime can.
         user: Option<UserName> = None,
+        /// Capabilities it keeps where lair has them; all others are dropped.
+        cap_add: Vec<Line> = Vec::new(),
         /// What it may reach.
         sandbox: Option<Sandbox> = None,
     }
@@ -165,6 +169,17 @@ choice! {
         Local = "local",
         /// Everybody who reaches this machine: 0.0.0.0.
         Lan = "lan",
+    }
+}
+
+choice! {
+    /// What if a module listens where it did not declare to.
+    pub enum OnExposure {
+        /// An event and its status say so.
+        #[default]
+        Report = "report",
+        /// It is stopped as well.
+        Enforce = "enforce",
     }
 }
 

@@ -65,9 +65,13 @@ fn the_environment_is_built_from_nothing() {
     };
     let expected = [
         ("A", "t!"),
+        ("CUDA_VISIBLE_DEVICES", ""),
+        ("HIP_VISIBLE_DEVICES", ""),
         ("HOME", "/home/u"),
         ("LANG", "de"),
+        ("NVIDIA_VISIBLE_DEVICES", ""),
         ("PATH", lair_manifests::plan::PATH),
+        ("ROCR_VISIBLE_DEVICES", ""),
         ("TOKEN", "t"),
         ("TZ", "UTC"),
     ];
@@ -86,7 +90,10 @@ fn a_container_gets_no_variable_of_the_host() {
     let Launch::Container(container) = &plan.launch else {
         panic!("a container")
     };
-    assert_eq!(container.env.keys().collect::<Vec<_>>(), ["A"]);
+    assert_eq!(
+        container.env.keys().collect::<Vec<_>>(),
+        ["A", "NVIDIA_VISIBLE_DEVICES"]
+    );
     assert_eq!(container.volumes[0].source, Path::new("/srv/m/data"));
     assert!(container.read_only && container.init && container.pull == "never");
 }

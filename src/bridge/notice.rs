@@ -67,6 +67,7 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::GroupRestart { .. } => "group.restart",
         NoticeKind::GroupGaveUp { .. } => "group.gave_up",
         NoticeKind::Health { .. } => "module.health",
+        NoticeKind::Exposure { .. } => "module.exposure",
         NoticeKind::LogDegraded { .. } => "module.log_degraded",
         NoticeKind::LogRecovered { .. } => "module.log_recovered",
         NoticeKind::LimitNotEnforced { .. } => "module.limit_not_enforced",
@@ -97,6 +98,9 @@ fn details(kind: &NoticeKind) -> Value {
             probe,
         } => {
             json!({ "health": { "state": state, "reason": reason, "probe": probe } })
+        }
+        NoticeKind::Exposure { state, sockets } => {
+            json!({ "exposure": state, "sockets": sockets })
         }
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
@@ -160,6 +164,7 @@ fn cause_word(cause: StopCause) -> &'static str {
         StopCause::Unhealthy(_) => "unhealthy",
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
+        StopCause::Exposed => "exposure_violated",
         StopCause::OwnerDied => "owner_died",
         StopCause::Group => "group",
         StopCause::GroupGaveUp => "group_gave_up",
@@ -179,6 +184,7 @@ fn down_code(reason: &DownReason) -> (&'static str, bool) {
         DownReason::Unhealthy(_) => ("unhealthy", true),
         DownReason::NotReadyInTime => ("not_ready_in_time", true),
         DownReason::GaveUp { .. } => ("gave_up", true),
+        DownReason::Exposed => ("exposure_violated", true),
         DownReason::Internal => ("internal", true),
         DownReason::Group => ("group_restart", false),
         DownReason::GroupGaveUp => ("group_gave_up", true),

@@ -2,7 +2,7 @@
 
 pub use super::flags::{
     ActorArg, Call, Chaos, Completion, Down, Events, Explain, FaultArg, Files, Inject, Kill, Load,
-    Logs, ModeArg, Names, OutputArg, Ps, Run, Schema, SchemaArg, Serve, Start, Status, Stop,
+    Logs, ModeArg, Names, OutputArg, Plan, Ps, Run, Schema, SchemaArg, Serve, Start, Status, Stop,
     StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
 };
 use super::style::When;
@@ -23,7 +23,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:
   0 done   1 failed   2 usage   3 not running   4 no such module   5 refused   6 daemon unreachable
-  7 not yet in the wanted state   124 timeout
+  7 not yet in the wanted state   8 plan: something would change   124 timeout
   run: 125 lair failed, 126 cannot execute, 127 not found, 128+n ended by signal n, else the module's own code";
 
 /// Flags of every verb.
@@ -135,6 +135,14 @@ pub enum Verb {
     /// Say which mode a module would run in, or runs in, and why.
     #[command(after_help = "Example:\n  lair explain llama.yaml\n  lair explain redis")]
     Explain(Explain),
+    /// Say what loading and starting a file would change, and whether it fits.
+    #[command(
+        after_help = "Exits with 8 if something would change, 5 if it could not be done, 0 if nothing would.\n\nExample:\n  lair plan stack.yaml -o json"
+    )]
+    Plan(Plan),
+    /// Show the GPUs, who holds them, and each process on them.
+    #[command(after_help = "Example:\n  lair gpus")]
+    Gpus,
     /// Say what this machine offers and lacks.
     #[command(after_help = "Example:\n  lair doctor")]
     Doctor,

@@ -83,7 +83,7 @@ fn lines(evidence: &serde_json::Value) -> Vec<String> {
         Value::Object(map) => map
             .iter()
             // The message has these already, as people read them.
-            .filter(|(key, _)| !matches!(key.as_str(), "problems" | "refusals"))
+            .filter(|(key, _)| !matches!(key.as_str(), "problems" | "refusals" | "shortage"))
             .flat_map(|(key, value)| match value {
                 Value::Array(all) => all.iter().map(one).collect(),
                 _ => vec![format!("{key}: {}", one(value))],

@@ -20,6 +20,8 @@ pub const REFUSED: Code = Code(5);
 pub const UNREACHABLE: Code = Code(6);
 /// Not yet in the wanted state.
 pub const NOT_YET: Code = Code(7);
+/// `plan`: something would change.
+pub const PENDING: Code = Code(8);
 /// A timeout expired.
 pub const TIMEOUT: Code = Code(124);
 /// `run`: lair itself failed.
@@ -39,6 +41,8 @@ pub fn of_error(code: &str) -> Code {
         "usage" | "invalid_params" | "unknown_method" => USAGE,
         "unreachable" | "unsupported_version" => UNREACHABLE,
         "untrusted"
+        | "lan_not_allowed"
+        | "port_taken"
         | "checksum_mismatch"
         | "mode_unavailable"
         | "not_permitted"
@@ -48,7 +52,7 @@ pub fn of_error(code: &str) -> Code {
         | "policy_denied"
         | "no_mode"
         | "admission"
-        | "over_budget"
+        | "overcommitted"
         | "unsupported"
         | "limit_unenforceable"
         | "sandbox_unavailable"

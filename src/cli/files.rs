@@ -68,7 +68,7 @@ pub fn explain(global: &Global, args: &Explain) -> Result<Code, CliError> {
             ..LoadOptions::default()
         };
         let file = find::absolute(Path::new(&args.what));
-        embedded(global, "explain", |handle| {
+        embedded(global, "explain", async |handle| {
             Ok(handle.explain_file(&file, &options)?)
         })?
     } else {
@@ -100,17 +100,17 @@ pub fn explain(global: &Global, args: &Explain) -> Result<Code, CliError> {
 }
 
 /// Asks a runtime that lives for the question only.
-fn embedded<T>(
+pub(super) fn embedded<T>(
     global: &Global,
     word: &str,
-    ask: impl FnOnce(&RuntimeHandle) -> Result<T, CliError>,
+    ask: impl AsyncFnOnce(&RuntimeHandle) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let (config, dirs, _) = find::config(global.config.as_deref())?;
     let folders = host::private(host::folders(dirs, None), word);
     let run = folders.run.clone();
     let answer = host::block_on(async {
         let runtime = Runtime::start(RuntimeOptions::new(config, folders)).await?;
-        let answer = ask(runtime.handle());
+        let answer = ask(runtime.handle()).await;
         runtime.shutdown(Duration::ZERO).await;
         answer
     });
@@ -128,7 +128,7 @@ pub fn doctor(global: &Global) -> Result<Code, CliError> {
     let (value, whose) = match asked {
         Ok(mut client) => (client.get("runtime.doctor", &json!({}))?, "the daemon"),
         Err(CallError::Unreachable { .. }) if global.socket.is_none() => (
-            embedded(global, "doctor", |handle| Ok(handle.doctor()))?,
+            embedded(global, "doctor", async |handle| Ok(handle.doctor()))?,
             "this user; no daemon answers",
         ),
         Err(e) => return Err(e.into()),

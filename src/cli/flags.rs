@@ -103,6 +103,9 @@ pub struct Serve {
     /// Time for all modules to stop on SIGTERM.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", default_value = "30s")]
     pub drain: Duration,
+    /// Take everything over from the lair that runs on these folders, without a module noticing.
+    #[arg(long)]
+    pub takeover: bool,
     /// Allow fault injection.
     #[arg(long)]
     pub allow_faults: bool,
@@ -484,6 +487,16 @@ pub struct Chaos {
     /// Print the schedule that chance makes, and do nothing.
     #[arg(long, conflicts_with = "schedule")]
     pub print: bool,
+}
+
+/// `lair plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// A manifest or stack.
+    pub file: PathBuf,
+    /// As if this mode were preferred.
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
 }
 
 /// `lair call`

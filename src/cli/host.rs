@@ -128,8 +128,13 @@ pub enum Event {
 
 /// When memory runs out the kernel should take anything before what looks after it all. Modules are not spared: the
 /// keeper, their parent, sees to that. It takes a right that most users don't have.
-fn spare_lair() {
-    if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "-900") {
+pub fn spare_lair() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(FILE).unwrap_or_default();
+    if now.trim().parse::<i32>().is_ok_and(|score| score <= -900) {
+        return;
+    }
+    if let Err(e) = std::fs::write(FILE, "-900") {
         tracing::debug!("lair is not spared when memory runs out: {e}");
     }
 }
@@ -174,6 +179,8 @@ impl Host {
 
     /// Lets the bridge answer.
     pub fn open(&mut self) {
+        // What was to be loaded is loaded: whoever of an earlier life belongs to none of it, nobody will claim.
+        self.runtime.handle().disown();
         // Taking it is all: the bridge waits for the sender to go.
         self.open = None;
     }

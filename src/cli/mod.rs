@@ -12,6 +12,7 @@ mod fast;
 mod files;
 mod find;
 pub mod flags;
+mod hand_over;
 mod host;
 mod inject;
 mod lifecycle;
@@ -20,6 +21,7 @@ mod notify;
 mod out;
 mod print;
 mod query;
+mod resources;
 mod run;
 mod serve;
 mod style;
@@ -77,6 +79,9 @@ fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
 }
 
 fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
+    if matches!(verb, Verb::Run(_) | Verb::Up(_) | Verb::Serve(_)) {
+        keep_to_itself();
+    }
     match verb {
         Verb::Run(args) => {
             let _log = trace(global, "warn");
@@ -109,6 +114,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Wait(args) => watch::wait(global, args),
         Verb::Validate(args) => files::validate(global, args),
         Verb::Explain(args) => files::explain(global, args),
+        Verb::Plan(args) => resources::plan(global, args),
+        Verb::Gpus => resources::gpus(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {
@@ -127,6 +134,12 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             Ok(exit::DONE)
         }
     }
+}
+
+/// What lair was given (its variables, its memory) is not for modules of the same user to read out of /proc, nor for a
+/// core dump. Only fails where there is no such setting.
+fn keep_to_itself() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// lair's own log goes to stderr; `LAIR_LOG` chooses what of it.

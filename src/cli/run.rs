@@ -66,6 +66,7 @@ async fn go(global: &Global, args: &Run) -> Result<Code, CliError> {
     let run_dir = folders.run.clone();
     let mut asks = Asks::listen()?;
     let runtime = Runtime::start(RuntimeOptions::new(config, folders)).await?;
+    host::spare_lair();
     let handle = runtime.handle().clone();
     let ended = supervise(&handle, args, &mut asks).await;
     runtime.shutdown(Duration::from_secs(5)).await;

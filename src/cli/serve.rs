@@ -7,6 +7,7 @@ use super::args::{Global, Serve};
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
+use super::hand_over::{HandOver, Program, hand_over, leave, take_over};
 use super::host::{self, Asked, Event, Host, me};
 use super::notify::notify;
 use crate::bridge::notice::kind_word;
@@ -24,12 +25,18 @@ const BATCH: usize = 256;
 pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
     let (config, dirs, file) = find::config(global.config.as_deref())?;
     let modules = dirs.config.join("modules");
+    let program = Program::this()
+        .map_err(|e| CliError::new("internal", format!("cannot find this program: {e}")))?;
     host::block_on(async {
         let mut options =
             RuntimeOptions::new(config, host::folders(dirs, global.socket.as_deref()));
         options.foreground = false;
+        options.if_runtime_dies = options.config.if_runtime_dies.unwrap_or_default();
         options.faults = args.allow_faults || options.config.faults;
         let socket = options.folders.socket.clone();
+        if args.takeover {
+            take_over(&options.folders.run).await?;
+        }
         let mut host = Host::start(options).await?;
         let handle = host.handle().clone();
         let loaded = load_all(&handle, &modules, &args.manifest).await;
@@ -40,7 +47,7 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
         tracing::info!(socket = %socket.display(), config = ?file, modules = loaded.len(), "lair serves");
         notify("READY=1");
         let log = tokio::spawn(log_events(handle.clone()));
-        let code = attend(&mut host, &handle, &modules, args).await;
+        let code = attend(&mut host, &program, &modules, args).await;
         notify("STOPPING=1");
         tracing::info!("lair ends");
         let drained = host.end(args.drain).await;
@@ -49,7 +56,8 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
     })
 }
 
-async fn attend(host: &mut Host, handle: &RuntimeHandle, modules: &Path, args: &Serve) -> Code {
+async fn attend(host: &mut Host, program: &Program, modules: &Path, args: &Serve) -> Code {
+    let handle = &host.handle().clone();
     loop {
         match host.until_asked().await {
             Event::Signal(Asked::End) | Event::Drained => return exit::DONE,
@@ -60,7 +68,14 @@ async fn attend(host: &mut Host, handle: &RuntimeHandle, modules: &Path, args: &
                 load_all(handle, modules, &args.manifest).await;
             }
             Event::Signal(Asked::HandOver) => {
-                tracing::warn!("USR2: handing over to a new version is not available yet")
+                notify("RELOADING=1");
+                match hand_over(handle, program, &handle.run_dir()).await {
+                    HandOver::Leave => leave(),
+                    HandOver::Refused(why) => {
+                        tracing::error!("not handed over, nothing is changed: {why}")
+                    }
+                }
+                notify("READY=1");
             }
             Event::Signal(Asked::Nothing) => {}
             Event::RootDied => {

@@ -90,6 +90,10 @@ async fn start(global: &Global, args: &Up) -> Result<Host, CliError> {
         };
         let mut options = RuntimeOptions::new(config, folders);
         options.faults = args.allow_faults || options.config.faults;
+        options.if_runtime_dies = options
+            .config
+            .if_runtime_dies
+            .unwrap_or(options.if_runtime_dies);
         Ok::<_, CliError>(options)
     };
     let named = global.socket.is_some() || global.config.is_some();

@@ -72,6 +72,15 @@ pub fn exit_words(exit: &Exit) -> String {
     text
 }
 
+/// Whether a limit holds.
+fn held(enforced: bool, by: Option<&str>) -> String {
+    match (enforced, by) {
+        (_, None) => String::new(),
+        (true, Some(by)) => format!(" (held by {by})"),
+        (false, Some(why)) => format!(" (not enforced: {why})"),
+    }
+}
+
 /// The table of `ps`.
 #[must_use]
 pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
@@ -246,14 +255,33 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         "Restarts",
         &format!("{}, policy {}{next}", m.restarts.count, m.restarts.policy),
     );
-    let by = m
-        .resources
-        .memory
-        .by
-        .as_ref()
-        .map_or_else(String::new, |b| format!(" ({b})"));
-    row("Memory", &format!("{}{by}", memory(m)));
-    row("CPU", &cpu(m.resources.cpu_ms));
+    let r = &m.resources;
+    let peak = r.memory.peak.map(bytes);
+    let peak = peak.map_or_else(String::new, |p| format!(", at most {p} so far"));
+    let by = held(r.memory.enforced, r.memory.by.as_deref());
+    row("Memory", &format!("{}{peak}{by}", memory(m)));
+    let share = r
+        .cpus
+        .limit
+        .map_or_else(String::new, |n| format!(", of {n} CPUs"));
+    let by = held(r.cpus.enforced, r.cpus.by.as_deref());
+    row("CPU", &format!("{}{share}{by}", cpu(r.cpu_ms)));
+    if let Some(limit) = r.pids.limit {
+        let now = r.pids.current.map_or_else(|| "-".into(), |n| n.to_string());
+        let by = held(r.pids.enforced, r.pids.by.as_deref());
+        row("Tasks", &format!("{now}/{limit}{by}"));
+    }
+    for gpu in &m.resources.gpu {
+        let has = match (gpu.memory, gpu.in_use) {
+            (Some(memory), _) => bytes(memory),
+            (None, Some(false)) => "not in use".into(),
+            (None, _) => "unknown".into(),
+        };
+        let of = gpu
+            .vram
+            .map_or_else(|| " (alone)".into(), |v| format!("/{}", bytes(v)));
+        row("GPU", &format!("{} {has}{of}", gpu.uuid));
+    }
     if !m.ports.is_empty() {
         let all: Vec<String> = m
             .ports

@@ -3,29 +3,34 @@
 //! Owns: nothing; it is a cheap clone of senders and published state. Promises: every call gets exactly one answer,
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
+mod account;
 mod why;
 mod words;
 
 pub(crate) use why::recorded;
+pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
 
 use crate::folders::{Folders, Lock};
+use lair_actors::backend::native::NativeBackend;
 use lair_actors::cgroup::Cgroups;
 use lair_actors::clock::Clock;
 use lair_actors::dossier::Archive;
 use lair_actors::events::{Batch, EventLog, KEPT};
-use lair_actors::facts::{GpuReader, Sampler};
+use lair_actors::facts::{GpuDesk, Meter, Sampler};
 use lair_actors::fault::Fault;
 use lair_actors::files::last_run;
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
 use lair_actors::status::{ModuleStatus, Renderer};
 use lair_actors::view::{Board, View};
 use lair_manifests::config::RuntimeConfig;
 use lair_manifests::launch::LaunchPlan;
+use lair_supervision::account::Rules;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -49,12 +54,21 @@ pub(crate) struct Inner {
     pub config: RuntimeConfig,
     pub folders: Folders,
     pub foreground: bool,
-    pub keeper_pid: Option<i32>,
+    /// Runs processes of this machine; `None`: simulated.
+    pub native: Option<Arc<NativeBackend>>,
+    /// Why the ledger of an earlier life was not used, if it wasn't.
+    pub ignored: Option<String>,
+    /// The keeper's orders for when this process ends without a word.
+    pub orders: DeathPolicy,
     pub seed: u64,
     pub memory_total: Option<u64>,
     /// Where trees are tracked and limits held; `None`: simulated.
     pub cgroups: Option<Cgroups>,
-    pub gpus: GpuReader,
+    /// How memory is shared out.
+    pub rules: Rules,
+    pub gpus: Arc<GpuDesk>,
+    /// What the account is told of the machine.
+    pub meter: Meter,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -129,6 +143,7 @@ impl RuntimeHandle {
                 )
             })?;
             let plan = Arc::new(plan);
+            let id = plan.spec.id.clone();
             let origin = origin.clone();
             let answer = self
                 .call(|reply| RootMsg::Load {
@@ -139,6 +154,7 @@ impl RuntimeHandle {
                 })
                 .await?;
             loaded.push((name.clone(), answer.map_err(|why| denied(why, &name))?));
+            self.claim(&id, None).await;
         }
         Ok(loaded)
     }
@@ -168,8 +184,9 @@ impl RuntimeHandle {
     /// Makes it run. Running already is fine.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::StartRequested, origin).await
     }
 
@@ -190,15 +207,29 @@ impl RuntimeHandle {
     /// Stops it if it runs, and starts it.
     ///
     /// # Errors
-    /// `unknown_module`, `draining`.
+    /// `unknown_module`, `draining`, `port_taken`.
     pub async fn restart(
         &self,
         name: &str,
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
+        self.check_ports(name).await?;
         self.ask(name, ChildEvent::RestartRequested { grace }, origin)
             .await
+    }
+
+    /// Before a module that is down is started: whether its ports are somebody else's.
+    async fn check_ports(&self, name: &str) -> Result<(), Refused> {
+        let view = self.inner.board.get(name);
+        let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
+        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
+            return Ok(());
+        };
+        let board = self.inner.board.clone();
+        tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.
@@ -228,6 +259,7 @@ impl RuntimeHandle {
         Ok(Answer {
             admission,
             seq: self.inner.events.newest(),
+            shortage: None,
         })
     }
 
@@ -400,7 +432,8 @@ impl RuntimeHandle {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "keeper_pid": i.keeper_pid,
+            "keeper_pid": i.native.as_ref().map(|native| native.keeper_pid()),
+            "ledger_ignored": i.ignored,
             "uptime_ms": u64::try_from(i.clock.now().0.as_millis()).unwrap_or(u64::MAX),
             "modules": i.board.all().len(),
             "newest_event": i.events.newest().0,
@@ -422,6 +455,12 @@ impl RuntimeHandle {
     #[must_use]
     pub fn log_dir(&self) -> &Path {
         &self.inner.folders.logs
+    }
+
+    /// The folder of locks and sockets.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.inner.folders.run.clone()
     }
 
     /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
@@ -462,6 +501,30 @@ impl RuntimeHandle {
         }
     }
 
+    pub(crate) fn orders(&self) -> DeathPolicy {
+        self.inner.orders
+    }
+
+    pub(crate) fn native(&self) -> Option<&Arc<NativeBackend>> {
+        self.inner.native.as_ref()
+    }
+
+    /// Sees to it that no module outlives a root that died of a fault of lair's own: in a host, the published views
+    /// would hold them.
+    pub(crate) fn bury_with_root(&self) {
+        let (Some(root), board) = (self.inner.root.get().cloned(), self.inner.board.clone()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            let _ = root.wait(None).await;
+            for view in board.all() {
+                if let Some(handle) = &view.handle {
+                    handle.kill();
+                }
+            }
+        });
+    }
+
     /// The log pump, for those who must know that it is quiet.
     pub(crate) fn pump(&self) -> Option<&Pump> {
         self.inner.pump.get()
@@ -472,6 +535,7 @@ impl RuntimeHandle {
         Renderer {
             clock: &*i.clock,
             sampler: &i.sampler,
+            gpus: &i.gpus,
             log_dir: &i.folders.logs,
         }
         .status(view)
@@ -479,16 +543,21 @@ impl RuntimeHandle {
 
     async fn ask(&self, name: &str, event: ChildEvent, origin: Origin) -> Result<Answer, Refused> {
         let id = ChildId::new(name);
+        let measured = self.measured_for(&id, &event).await;
         let answer = self
             .call(|reply| RootMsg::Ask {
                 id,
                 event,
                 origin,
+                measured,
                 reply,
             })
             .await?;
         match answer.admission {
-            Admission::Denied(why) => Err(denied(why, name)),
+            Admission::Denied(why) => Err(match &answer.shortage {
+                Some(short) => overcommitted(short),
+                None => denied(why, name),
+            }),
             Admission::Accepted { .. }
             | Admission::AlreadySatisfied { .. }
             | Admission::Deferred { .. } => Ok(answer),
@@ -499,7 +568,7 @@ impl RuntimeHandle {
         self.inner.root.get().ok_or_else(root_gone)
     }
 
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> RootMsg,
     ) -> Result<T, Refused> {

@@ -2,8 +2,8 @@
 
 use lair_actors::view::{HealthWord, View};
 use lair_manifests::launch::Mode;
-use lair_supervision::DeniedReason;
 use lair_supervision::status::Lifecycle;
+use lair_supervision::{DeniedReason, Shortage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Why a call was refused or failed: a stable code, a sentence, and what to do now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
-    /// Stable: `unknown_module`, `still_up`, `draining`, `invalid_manifest`, `mode_unavailable`, `untrusted`, ...
+    /// Stable: `unknown_module`, `still_up`, `draining`, `invalid_manifest`, `mode_unavailable`, `untrusted`, `overcommitted`, ...
     pub code: &'static str,
     /// One sentence.
     pub message: String,
@@ -144,6 +144,14 @@ pub(super) fn root_gone() -> Refused {
         .help("the runtime has ended; start it again")
 }
 
+/// The account's refusal, with its sum.
+pub(crate) fn overcommitted(short: &Shortage) -> Refused {
+    let data = serde_json::to_value(short).unwrap_or_default();
+    Refused::new("overcommitted", short.to_string())
+        .help(&short.help())
+        .with(serde_json::json!({ "shortage": data }))
+}
+
 pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
     match why {
         DeniedReason::UnknownModule => {
@@ -162,6 +170,10 @@ pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
         DeniedReason::Busy => {
             Refused::new("busy", "the runtime has as many modules as it takes".into())
                 .help("unload modules that are not needed")
+        }
+        DeniedReason::Overcommitted => {
+            Refused::new("overcommitted", format!("`{name}` doesn't fit"))
+                .help("`lair plan FILE` shows the sums")
         }
         DeniedReason::InjectionDisabled => Refused::new(
             "injection_disabled",

@@ -56,6 +56,8 @@ pub enum DeniedReason {
     Draining,
     /// Too many modules, or too many starts at once.
     Busy,
+    /// What it declares doesn't fit beside what is granted: see [`crate::account`].
+    Overcommitted,
     /// The fault gate is closed.
     InjectionDisabled,
     /// The peer may not.

@@ -92,6 +92,8 @@ pub enum StopCause {
     NotReadyInTime,
     /// The backend did not finish the start in time.
     StartTimedOut,
+    /// It listened where it must not.
+    Exposed,
     /// The actor that owned it died.
     OwnerDied,
     /// Another of its group failed, and the strategy restarts this one too.
@@ -122,6 +124,8 @@ pub enum DownReason {
     Unhealthy(ProbeKind),
     /// It did not become ready in time and was stopped for that.
     NotReadyInTime,
+    /// It listened where it must not and was stopped for that.
+    Exposed,
     /// The restart budget is used up.
     GaveUp {
         /// Restarts within the window.

@@ -155,6 +155,8 @@ pub enum ChildEvent {
     },
     /// The startup probe saw no progress for its stall time.
     Stalled,
+    /// It listens where it must not, and is to be stopped for that.
+    Exposed,
     /// It ended; its output is drained.
     Exited {
         /// How.

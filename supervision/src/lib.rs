@@ -1,16 +1,18 @@
 //! What a supervisor should do next, and never doing it.
 //!
 //! Owns: the vocabulary of a child's life ([`child`], [`spec`], [`event`], [`effect`], [`notice`]) and the one
-//! function that moves it, [`decide::decide`]; what it weighs ([`restart`], [`probe`], [`shutdown`]) and how a child
-//! reads to people and programs ([`status`]). Promises: total (every phase meets every event), deterministic,
-//! no clock, no randomness but a seed, no I/O. Never: waits, spawns, logs, or names an actor.
+//! function that moves it, [`decide::decide`]; what it weighs ([`restart`], [`probe`], [`shutdown`]), what the
+//! machine is promised to ([`account`]), and how a child reads to people and programs ([`status`]). Promises: total
+//! (every phase meets every event), deterministic, no clock, no randomness but a seed, no I/O. Never: waits, spawns, logs, or names an actor.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod admission;
 pub mod child;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod exposure;
 pub mod group;
 pub mod notice;
 pub mod probe;
@@ -20,6 +22,7 @@ pub mod spec;
 pub mod status;
 pub mod time;
 
+pub use account::{Account, Claim, GpuClaim, Measured, Pool, Shortage};
 pub use admission::{Admission, DeniedReason, Request};
 pub use child::{Child, ChildIdentity, Desired, DownReason, Phase, Readiness, Sight, StopCause};
 pub use decide::{Decision, Ignored, Outcome, decide};

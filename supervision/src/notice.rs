@@ -96,6 +96,13 @@ pub enum NoticeKind {
         /// Which probe said so.
         probe: Option<ProbeKind>,
     },
+    /// What it listens on was compared with what it declared: `as-declared`, `violated`, `unknown`.
+    Exposure {
+        /// The verdict.
+        state: String,
+        /// The sockets that were not declared.
+        sockets: Vec<String>,
+    },
     /// The log files can't be written; output is dropped and counted.
     LogDegraded {
         /// What is wrong.

@@ -183,6 +183,21 @@ impl HealthState {
         }
     }
 
+    /// An incarnation that was ready before anybody counted here: it has come up and served, and is asked from now on
+    /// whether it still does.
+    #[must_use]
+    pub fn served(mut self) -> Self {
+        for probe in [&mut self.startup, &mut self.readiness]
+            .into_iter()
+            .flatten()
+        {
+            probe.reached = Some(Reached::Passed);
+        }
+        self.ready = true;
+        self.was_ready = true;
+        self
+    }
+
     /// Should this probe run now? No while on hold, while startup has not passed, and once startup has.
     #[must_use]
     pub fn due(&self, kind: ProbeKind) -> bool {

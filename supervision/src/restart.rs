@@ -54,6 +54,8 @@ pub fn verdict(
 ) -> Verdict {
     let failed = match cause {
         Some(StopCause::Requested | StopCause::Restart) => return Verdict::Rest(Rest::Requested),
+        // Started again, it would listen there again.
+        Some(StopCause::Exposed) => return Verdict::Rest(Rest::Failed),
         Some(StopCause::Shutdown | StopCause::Group | StopCause::GroupGaveUp) => {
             return Verdict::Rest(Rest::ShutDown);
         }

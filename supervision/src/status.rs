@@ -41,6 +41,8 @@ pub enum ReasonCode {
     Unhealthy,
     /// It did not become ready in time.
     NotReadyInTime,
+    /// It listened where it must not.
+    ExposureViolated,
     /// The restart budget is used up.
     GaveUp,
     /// Something of it outlived its end.
@@ -263,6 +265,7 @@ fn failure(why: &DownReason, exit: Option<&LastExit>) -> Option<Reason> {
         DownReason::StartTimedOut => stopped_for(StopCause::StartTimedOut),
         DownReason::Unhealthy(kind) => stopped_for(StopCause::Unhealthy(*kind)),
         DownReason::NotReadyInTime => stopped_for(StopCause::NotReadyInTime),
+        DownReason::Exposed => stopped_for(StopCause::Exposed),
         DownReason::Internal => stopped_for(StopCause::OwnerDied),
         DownReason::Group => stopped_for(StopCause::Group),
         DownReason::GroupGaveUp => stopped_for(StopCause::GroupGaveUp),
@@ -302,6 +305,10 @@ fn stopped_for(cause: StopCause) -> Option<Reason> {
         StopCause::StartTimedOut => (
             ReasonCode::StartTimedOut,
             "its start did not finish in time and was undone",
+        ),
+        StopCause::Exposed => (
+            ReasonCode::ExposureViolated,
+            "it listened where it had not declared to, which is not allowed here",
         ),
         StopCause::Group => (
             ReasonCode::GroupRestart,

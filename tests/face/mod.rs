@@ -261,6 +261,16 @@ impl Conn {
         reply["result"].clone()
     }
 
+    /// As `ok`, where the peer may go at any time.
+    pub fn try_ok(&mut self, method: &str, params: Value) -> Option<Value> {
+        let request = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
+        writeln!(self.stream, "{request}").ok()?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        let reply: Value = serde_json::from_str(&line).ok()?;
+        reply.get("result").cloned()
+    }
+
     /// The stable code of the refusal.
     pub fn refused(&mut self, method: &str, params: Value) -> String {
         code(&self.call(method, params))

@@ -43,6 +43,17 @@ pub struct Started {
     pub handle: Arc<dyn ChildHandle>,
 }
 
+/// A child of an earlier life of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// The module.
+    pub id: ChildId,
+    /// Its incarnation.
+    pub inc: u64,
+    /// Who it is.
+    pub identity: ChildIdentity,
+}
+
 /// Where a child says for itself that it is ready.
 pub enum ReadySource {
     /// Read end of a pipe: one newline means ready, end of file without it means it never will be (s6).
@@ -127,6 +138,10 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
+    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
+    fn confinement(&self) -> Option<crate::confinement::Confinement> {
+        None
+    }
     /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
     fn limits(&self) -> HeldLimits {
         HeldLimits::default()
@@ -138,6 +153,14 @@ pub trait ChildHandle: Send + Sync + 'static {
     /// Scripted children only: it ends like this, now. `false`: it is a real one.
     fn end(&self, _status: ExitStatus) -> bool {
         false
+    }
+    /// Holds the whole tree still, or lets it go on. A child that is told to end is let go first.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is nothing that could; else what the kernel or the engine says.
+    fn freeze(&self, still: bool) -> std::io::Result<()> {
+        let _ = still;
+        Err(std::io::ErrorKind::Unsupported.into())
     }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
@@ -161,6 +184,20 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// The stage and the system's error; nothing is left of the attempt.
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>>;
+    /// Children that an earlier life of the runtime left and nobody has claimed yet. A backend whose children end with
+    /// their runtime has none.
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        Box::pin(async { Vec::new() })
+    }
+    /// Takes over a survivor of this module and incarnation, with its output from where the earlier life stopped
+    /// reading, and its exit if it has ended meanwhile. `None`: there is none (any more).
+    fn adopt(&self, _order: StartOrder) -> BoxFuture<Option<Started>> {
+        Box::pin(async { None })
+    }
+    /// Ends, with grace, the survivors that nobody has claimed; says which they are.
+    fn disown(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether a dropped start is undone by then. If not, what was ordered may still come to life for a moment, so a
     /// start that is given up is waited for, and what it made is ended like any other.
     fn undoes_at_once(&self) -> bool {
@@ -181,7 +218,8 @@ pub trait Backend: Send + Sync + 'static {
 pub fn is_transient(errno: i32) -> bool {
     matches!(
         errno,
-        libc::EAGAIN
+        libc::EADDRINUSE
+            | libc::EAGAIN
             | libc::EBUSY
             | libc::EINTR
             | libc::EMFILE

@@ -86,6 +86,20 @@ impl Cgroups {
         }
     }
 
+    /// The places of another runtime beside this one, there or not: of an earlier life of it.
+    #[must_use]
+    pub fn of(&self, instance: &str) -> Cgroups {
+        let beside = |dir: &Path| dir.with_file_name(format!("lair-{instance}"));
+        let seat = |seat: &Result<Seat, String>| match seat {
+            Ok(Seat::V1(dir)) => Ok(Seat::V1(beside(dir))),
+            other => other.clone(),
+        };
+        Cgroups {
+            unified: self.unified.as_deref().map(beside).map_err(Clone::clone),
+            seats: self.seats.each_ref().map(seat),
+        }
+    }
+
     /// Removes the runtime's folders, if nothing lives in them. The kernel keeps what has members.
     pub fn remove(&self) {
         let v1 = self.seats.iter().filter_map(|seat| match seat {

@@ -99,6 +99,37 @@ impl Cgroups {
         Ok(groups)
     }
 
+    /// A module's groups as an earlier life made them, as far as they are there.
+    #[must_use]
+    pub fn found(&self, name: &str, limits: &Limits) -> ModuleGroups {
+        let there = |base: &PathBuf| Some(base.join(name)).filter(|dir| dir.is_dir());
+        let mut groups = ModuleGroups {
+            tracked: self.unified.as_ref().ok().and_then(there),
+            ..ModuleGroups::default()
+        };
+        for limit in Limit::ALL {
+            let Some(asked) = asked(limits, limit) else {
+                continue;
+            };
+            let gone = || "its group is gone".to_owned();
+            let at = match &self.seats[limit as usize] {
+                Ok(Seat::V1(base)) => {
+                    let dir = there(base);
+                    groups.joined.extend(dir.clone());
+                    dir.map(|dir| Group { dir, v2: false }).ok_or_else(gone)
+                }
+                Ok(Seat::Unified) => groups
+                    .tracked
+                    .clone()
+                    .map(|dir| Group { dir, v2: true })
+                    .ok_or_else(gone),
+                Err(why) => Err(why.clone()),
+            };
+            groups.bounds.push(Bound { limit, asked, at });
+        }
+        groups
+    }
+
     /// Makes one limit hold; what was made for it is the module's, held or not.
     fn hold(
         &self,
@@ -185,6 +216,15 @@ impl ModuleGroups {
             cpu_milli: of(Limit::Cpus),
             pids: of(Limit::Pids),
         }
+    }
+
+    /// Holds everything in the v2 group still, or lets it go on; KILL reaches it all the same.
+    ///
+    /// # Errors
+    /// `Unsupported` without a v2 group; else what the kernel says (before Linux 5.2 there is no such file).
+    pub fn freeze(&self, still: bool) -> io::Result<()> {
+        let dir = self.tracked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        fs::write(dir.join("cgroup.freeze"), if still { "1" } else { "0" })
     }
 
     /// The group whose memory is limited.

@@ -6,7 +6,7 @@
 use super::{Composer, Dossier, LINES};
 use crate::clock::Clock;
 use crate::events::EventLog;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, Sampler};
 use crate::files::{Folder, check_module_name};
 use crate::view::View;
 use std::collections::BTreeSet;
@@ -29,6 +29,8 @@ pub struct ArchiveOptions {
     pub clock: Arc<dyn Clock>,
     /// What trees use.
     pub sampler: Arc<Sampler>,
+    /// What is on the GPUs.
+    pub gpus: Arc<GpuDesk>,
     /// The kept notices.
     pub events: Arc<EventLog>,
     /// Folder of all log folders.
@@ -66,6 +68,7 @@ impl ArchiveOptions {
         Composer {
             clock: &*self.clock,
             sampler: &self.sampler,
+            gpus: &self.gpus,
             events: &self.events,
             log_dir: &self.log_dir,
             rules: &self.rules,

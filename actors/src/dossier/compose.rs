@@ -5,7 +5,7 @@ use super::veil::Veil;
 use super::{Command, Dossier, FORM, Line, ModeChoice, Moment};
 use crate::clock::Clock;
 use crate::events::EventLog;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, Sampler};
 use crate::files::read::{LogReader, Query, Runs};
 use crate::files::{LINE_MAX, StreamName};
 use crate::status::{
@@ -37,6 +37,8 @@ pub struct Composer<'a> {
     pub clock: &'a dyn Clock,
     /// What trees use.
     pub sampler: &'a Sampler,
+    /// What is on the GPUs.
+    pub gpus: &'a Arc<GpuDesk>,
     /// The kept notices.
     pub events: &'a EventLog,
     /// Folder of all log folders.
@@ -73,6 +75,7 @@ impl Composer<'_> {
         let renderer = Renderer {
             clock: self.clock,
             sampler: self.sampler,
+            gpus: self.gpus,
             log_dir: self.log_dir,
         };
         let status = renderer.status(now.unwrap_or(before));

@@ -6,16 +6,23 @@
 //! The functions here block for as long as the kernel takes (about 10 µs a file, a GPU driver sometimes seconds): call
 //! them from a blocking thread.
 
+mod desk;
 mod gpu;
 mod host;
 mod listeners;
+mod measure;
 mod sampler;
+mod sockets;
 mod table;
 mod usage;
 
+pub use desk::GpuDesk;
 pub use gpu::{Gpu, GpuClient, GpuFacts, GpuReader};
 pub use host::{CgroupMode, HostFactsRaw, host};
 pub use listeners::{Holder, Listener, listeners, port_holder};
+pub(crate) use measure::is_alive;
+pub use measure::{Meter, Owner, claim, process_name};
 pub use sampler::{Sampled, Sampler};
+pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
 pub use usage::{Usage, usage};

@@ -105,6 +105,72 @@ impl RunFiles {
             .map(|_| (self.name(lane), self.lanes[lane].size))
     }
 
+    /// The segment that the next byte of a stream goes to, and its size; `None` before a resumed run's was looked for.
+    pub fn place(&self, stream: StreamName) -> Option<(u64, u64)> {
+        let lane = &self.lanes[self.lane(stream)];
+        let size = if lane.ident.is_some() { lane.size } else { 0 };
+        (lane.begun || !self.resume).then_some((lane.segment, size))
+    }
+
+    /// The run is one of an earlier life: its newest segments are continued.
+    pub fn resume(&mut self, shelf: &mut Shelf, now: Instant) {
+        self.resume = true;
+        self.take_up(shelf, now);
+    }
+
+    /// Of a resumed run: finds the segments to be continued now instead of with the first byte.
+    pub fn take_up(&mut self, shelf: &mut Shelf, now: Instant) {
+        let lanes = match self.policy.format {
+            LogFormat::Cri => 0..1,
+            LogFormat::Raw => 0..3,
+        };
+        let Ok(folder) = Folder::open(&shelf.log_dir, &self.module) else {
+            return;
+        };
+        for at in lanes {
+            // One that can't be opened now is tried again with the first byte.
+            if let Ok(found) = self.continue_newest(shelf, at, &folder) {
+                self.lanes[at].begun = true;
+                self.lanes[at].looked = found.then_some(now);
+            }
+        }
+    }
+
+    /// Cuts off what was written behind `place` by a writer that was killed: the only one there was.
+    ///
+    /// # Errors
+    /// The segment can't be opened or cut.
+    pub fn cut_back(
+        &self,
+        shelf: &Shelf,
+        stream: StreamName,
+        (segment, size): (u64, u64),
+    ) -> Result<(), LogFault> {
+        let fault = |errno| LogFault::io("cut", errno);
+        let Ok(folder) = Folder::open(&shelf.log_dir, &self.module) else {
+            return Ok(());
+        };
+        let lane = self.name(self.lane(stream)).stream;
+        let names = folder.segments().unwrap_or_default();
+        let ours = names
+            .iter()
+            .filter(|n| n.run == self.run && n.stream == lane && !n.zst);
+        let Some(newest) = ours.max().filter(|n| n.segment >= segment) else {
+            return Ok(());
+        };
+        let text = newest.to_string();
+        if folder.is_link(&text) {
+            return Ok(());
+        }
+        let size = if newest.segment > segment { 0 } else { size };
+        let fd = folder.append(&text).map_err(fault)?;
+        let stat = rustix::fs::fstat(&fd).map_err(fault)?;
+        if u64::try_from(stat.st_size).unwrap_or(0) > size && stat.st_nlink == 1 {
+            rustix::fs::ftruncate(&fd, size).map_err(fault)?;
+        }
+        Ok(())
+    }
+
     /// Appends as much as the kernel takes in one call.
     pub fn write(
         &mut self,

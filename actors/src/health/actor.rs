@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::watched::Watched;
 use super::{HealthSink, LogEvidence, ProbeDone, Tick, What};
 use crate::clock::{Clock, Fire};
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, Sampler};
 use crate::messages::{HealthMsg, Watch};
 use lair_supervision::{ChildId, Uptime};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -24,6 +24,8 @@ pub struct HealthArgs {
     pub sink: Arc<dyn HealthSink>,
     /// Where usage is read, for progress.
     pub sampler: Arc<Sampler>,
+    /// Where GPUs are looked at; `None`: nowhere.
+    pub gpus: Option<Arc<GpuDesk>>,
     /// Log bytes and lines.
     pub logs: Arc<dyn LogEvidence>,
     /// What earlier lives of the actor learnt.

@@ -25,6 +25,7 @@ mod worker;
 
 pub use actor::{HealthActor, HealthArgs};
 pub use memory::Memory;
+pub(crate) use watched::pause;
 
 use crate::messages::HealthReport;
 use crate::probe::Look;
@@ -104,6 +105,8 @@ enum Done {
     },
     /// It closed its ready descriptor and has not ended.
     Never,
+    /// A look for it on its GPUs.
+    Gpus(watched::GpuLook),
 }
 
 /// What a timer, or a word of the module's, is about.

@@ -1,7 +1,11 @@
 //! One incarnation that is watched: its probes, their counts, and what it said by itself.
 
 mod asking;
+mod gpus;
 mod telling;
+
+pub(in crate::health) use gpus::Look as GpuLook;
+pub(crate) use gpus::pause;
 
 use super::actor::Context;
 use super::memory::Remembered;
@@ -54,6 +58,7 @@ pub(super) struct Watched {
     progress_timer: Option<Armed>,
     /// Armed when the ready descriptor was closed.
     breath: Option<Armed>,
+    gpus: Option<gpus::Gpus>,
     tasks: Vec<Running>,
 }
 
@@ -65,13 +70,19 @@ impl Watched {
             plan,
             handle,
             ready,
+            served,
         } = watch;
         let workers = workers(&plan);
         let known = context.args.memory.recall(&id, inc);
         let mut watched = match known {
             Some(known) => Watched::resumed(id, handle, workers, known),
             None => {
-                let known = unknown(inc, &workers, &plan, context);
+                let mut known = unknown(inc, &workers, &plan, context);
+                if served {
+                    known.state = known.state.served();
+                    known.lines.set(ProbeKind::Startup);
+                    known.lines.set(ProbeKind::Readiness);
+                }
                 Watched::resumed(id, handle, workers, known)
             }
         };
@@ -84,6 +95,7 @@ impl Watched {
             watched.listen(source, context);
         }
         watched.follow(context);
+        watched.look_for_gpus(&plan, context);
         watched.settle(context);
         watched
     }
@@ -111,6 +123,7 @@ impl Watched {
             progress: None,
             progress_timer: None,
             breath: None,
+            gpus: None,
             tasks: Vec::new(),
         }
     }
@@ -154,6 +167,7 @@ impl Watched {
                 let why = "it closed its ready descriptor without a newline: it will never say that it is ready";
                 self.doom(why.into(), context);
             }
+            Done::Gpus(look) => self.gpus_looked_at(&look, context),
         }
     }
 
@@ -203,6 +217,7 @@ impl Watched {
         let said = self.source.as_ref().and_then(|source| source.said().status);
         let mut draft = verdict::draft(&self.state, &self.heard, self.doomed.as_deref());
         draft.add_status(said.as_deref());
+        self.complain_of_gpus(&mut draft);
         let now = context.args.clock.wall_ms();
         if let Some(view) = verdict::news(draft, &self.view, &mut self.topic, now) {
             self.view = view.clone();

@@ -10,16 +10,19 @@ use std::path::PathBuf;
 
 use super::exec::{READY_FD, Undo};
 use super::spec::DeathPolicy;
+use super::wire::PROTOCOL_VERSION;
 
 const CONNECTION_FD: RawFd = 4;
 
 /// The most descriptors the keeper allows itself; three per child.
 const MAX_DESCRIPTORS: u64 = 1 << 20;
 
-/// What the command line asks for: `__keeper keep|GRACE_MS [SOCKET]`.
+/// What the command line asks for: `__keeper keep|GRACE_MS [SOCKET [VERSION]]`.
 pub(super) struct Orders {
     pub(super) policy: DeathPolicy,
     pub(super) socket_path: Option<PathBuf>,
+    /// The newest protocol it speaks: less than it could, to stand in for an older keeper.
+    pub(super) version: u32,
 }
 
 /// What the keeper starts with.
@@ -38,9 +41,15 @@ impl Orders {
                 grace_ms: grace.parse().ok()?,
             },
         };
+        let socket_path = args.next().map(PathBuf::from);
+        let version = match args.next() {
+            Some(number) => number.to_str()?.parse().ok()?,
+            None => PROTOCOL_VERSION,
+        };
         Some(Self {
             policy,
-            socket_path: args.next().map(PathBuf::from),
+            socket_path,
+            version,
         })
     }
 }
@@ -169,7 +178,7 @@ fn lower_oom_score() -> Option<CString> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read_to_string(FILE).ok()?;
     let before: i32 = before.trim_end().parse().ok()?;
-    let lowered = std::fs::write(FILE, "-900").is_ok();
+    let lowered = before > -900 && std::fs::write(FILE, "-900").is_ok();
     let reset = lowered || before < 0;
     reset.then(|| CString::new(before.max(0).to_string()).ok())?
 }

@@ -108,6 +108,15 @@ pub struct AdoptedChild {
     pub empty: oneshot::Receiver<EmptyNote>,
 }
 
+/// What an earlier life of the runtime left with its keeper.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// Every child that it had not acknowledged.
+    pub children: Vec<AdoptedChild>,
+    /// Descriptors that it stored, under their tags.
+    pub stored: Vec<(CString, Vec<OwnedFd>)>,
+}
+
 /// Why a request did not go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendFault {
@@ -166,18 +175,48 @@ impl KeeperClient {
     }
 
     /// Connects to a keeper that an earlier life of the runtime left, and takes over its children.
-    /// Waits while the earlier life is still connected.
+    /// Waits while the earlier life is still connected. A keeper of an older version is spoken to in its own.
     ///
     /// # Errors
-    /// When nobody listens there, it speaks another version, or dies before its list is complete.
-    pub async fn connect(path: &Path) -> io::Result<(Self, Vec<AdoptedChild>)> {
-        let (handle, children) = launch::connect(path).await?;
+    /// When nobody listens there, it speaks none of our versions, or dies before its list is complete.
+    pub async fn connect(path: &Path) -> io::Result<(Self, Inheritance)> {
+        let (handle, left) = launch::connect(path).await?;
         Ok((
             Self {
                 handle: Arc::new(handle),
             },
-            children,
+            left,
         ))
+    }
+
+    /// Has the keeper hold duplicates of these descriptors, three at most, for the next life of the runtime. What was
+    /// stored under this tag is let go of.
+    ///
+    /// # Errors
+    /// When the request cannot go out; a keeper of version 1 stores nothing (`EOPNOTSUPP`).
+    pub fn store(&self, tag: CString, fds: Vec<OwnedFd>) -> Result<(), SendFault> {
+        self.handle.store(tag, fds)
+    }
+
+    /// Has the keeper let go of what it stores under this tag.
+    ///
+    /// # Errors
+    /// When the request cannot go out.
+    pub fn unstore(&self, tag: CString) -> Result<(), SendFault> {
+        self.handle.unstore(tag)
+    }
+
+    /// Resolves when every request has gone out, or the keeper is gone.
+    pub async fn flushed(&self) {
+        while !self.handle.is_flushed() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Is the keeper known to be gone?
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.handle.is_gone()
     }
 
     /// Asks for a child. The request goes out at once, also when the future is not polled; if the future is
@@ -246,6 +285,11 @@ impl KeeperClient {
     /// Resolves once the keeper is gone.
     pub async fn closed(&self) {
         self.handle.closed().await;
+    }
+
+    /// As [`closed`](Self::closed), without keeping the connection open for it.
+    pub fn closing(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.handle.closing()
     }
 
     /// The keeper itself.

@@ -48,6 +48,7 @@ fn enter(plan: &Plan<'_>) -> Result<std::convert::Infallible, SpawnFault> {
                 libc::syscall(libc::SYS_chdir, dir.as_ptr()),
             )?;
         }
+        plan.restrict.leave_network()?;
         drop_privileges(plan)?;
         let none = 0_u64;
         let size = size_of::<u64>();
@@ -62,6 +63,7 @@ fn enter(plan: &Plan<'_>) -> Result<std::convert::Infallible, SpawnFault> {
                 size,
             ),
         )?;
+        plan.restrict.restrict_files()?;
         Err(SpawnFault {
             stage: Stage::Exec,
             errno: execute(plan),
@@ -69,7 +71,7 @@ fn enter(plan: &Plan<'_>) -> Result<std::convert::Infallible, SpawnFault> {
     }
 }
 
-fn step(stage: Stage, result: c_long) -> Result<c_long, SpawnFault> {
+pub(super) fn step(stage: Stage, result: c_long) -> Result<c_long, SpawnFault> {
     if result < 0 {
         Err(SpawnFault {
             stage,
@@ -80,7 +82,7 @@ fn step(stage: Stage, result: c_long) -> Result<c_long, SpawnFault> {
     }
 }
 
-fn errno() -> c_int {
+pub(super) fn errno() -> c_int {
     // SAFETY: the location is this thread's; the suspended keeper does not look at it.
     unsafe { *libc::__errno_location() }
 }
@@ -101,7 +103,7 @@ unsafe fn connect_streams(plan: &Plan<'_>) -> Result<(), SpawnFault> {
     Ok(())
 }
 
-unsafe fn write_file(stage: Stage, path: &CStr, text: &[u8]) -> Result<(), SpawnFault> {
+pub(super) unsafe fn write_file(stage: Stage, path: &CStr, text: &[u8]) -> Result<(), SpawnFault> {
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
     unsafe {
         let file = step(
@@ -166,6 +168,7 @@ unsafe fn drop_privileges(plan: &Plan<'_>) -> Result<(), SpawnFault> {
         if let Some(gid) = plan.spec.gid {
             step(stage, libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         }
+        plan.restrict.hold_capabilities()?;
         if let Some(uid) = plan.spec.uid {
             step(stage, libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         }
@@ -175,8 +178,8 @@ unsafe fn drop_privileges(plan: &Plan<'_>) -> Result<(), SpawnFault> {
                 libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
             )?;
         }
+        plan.restrict.drop_capabilities()
     }
-    Ok(())
 }
 
 /// As `execvp` searches, except that a text without an interpreter is an error: lair never guesses a shell.

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use super::clone::{self, Vfork};
 use super::enter::child;
 use super::family::MARKER_NAME;
+use super::landlock;
+use super::restrict::Ready;
 use super::spec::{SpawnFault, SpawnSpec, Stage};
 
 /// The descriptor at which a child finds its readiness pipe.
@@ -35,7 +37,8 @@ pub(super) struct Launcher {
     stack: *mut c_void,
     undo: Undo,
     /// Low descriptors at which a child finds its ends of the streams; `/dev/null` between two starts.
-    slots: [OwnedFd; 3],
+    /// The fourth is the Landlock ruleset's.
+    slots: [OwnedFd; 4],
     /// Whether the kernel can cut a shared descriptor table down in the child (Linux 5.9).
     can_cut: Cell<bool>,
 }
@@ -59,6 +62,7 @@ pub(super) struct Plan<'a> {
     pub(super) cut: Option<u32>,
     pub(super) outputs: [RawFd; 2],
     pub(super) ready: Option<RawFd>,
+    pub(super) restrict: Ready,
     pub(super) failure: Cell<Option<SpawnFault>>,
 }
 
@@ -82,7 +86,7 @@ impl Launcher {
             Ok(Self {
                 stack,
                 undo,
-                slots: [null()?, null()?, null()?],
+                slots: [null()?, null()?, null()?, null()?],
                 can_cut: Cell::new(true),
             })
         }
@@ -96,9 +100,10 @@ impl Launcher {
             ours.push(read);
             theirs.push(write);
         }
+        let ruleset = self.ruleset(spec)?;
         let slots = self.fill(&theirs)?;
         drop(theirs);
-        let pid = self.start_in(spec, slots);
+        let pid = self.start_in(spec, slots, ruleset);
         self.empty();
         Ok(Launched {
             pid: pid?,
@@ -106,7 +111,12 @@ impl Launcher {
         })
     }
 
-    fn start_in(&self, spec: &SpawnSpec, slots: [RawFd; 3]) -> Result<i32, SpawnFault> {
+    fn start_in(
+        &self,
+        spec: &SpawnSpec,
+        slots: [RawFd; 3],
+        ruleset: Option<RawFd>,
+    ) -> Result<i32, SpawnFault> {
         let group = birthplace(spec);
         let extra = extra_env(spec);
         let mut plan = Plan {
@@ -124,6 +134,7 @@ impl Launcher {
             cut: self.cut(),
             outputs: [slots[0], slots[1]],
             ready: spec.ready.then_some(slots[2]),
+            restrict: Ready::new(&spec.confine, ruleset),
             failure: Cell::new(None),
         };
         if group.is_some() {
@@ -171,6 +182,18 @@ impl Launcher {
             put(end, slot).map_err(|fault| at(Stage::Pipes, &fault))?;
         }
         Ok([0, 1, 2].map(|index| raw(&self.slots, index)))
+    }
+
+    /// Makes the child's ruleset and puts it where the child finds it.
+    fn ruleset(&self, spec: &SpawnSpec) -> Result<Option<RawFd>, SpawnFault> {
+        let Some(rules) = &spec.confine.landlock else {
+            return Ok(None);
+        };
+        let slot = &self.slots[3];
+        landlock::ruleset(rules)
+            .and_then(|made| put(&made, slot))
+            .map_err(|fault| at(Stage::Confine, &fault))?;
+        Ok(Some(slot.as_raw_fd()))
     }
 
     /// Takes the child's ends out again: with one left here, its streams would never end.

@@ -26,23 +26,29 @@ mod children;
 mod chores;
 mod client;
 mod clone;
+pub mod confine;
 mod door;
 mod enter;
 mod exec;
 mod family;
 mod kill;
+mod landlock;
+pub mod memory;
 mod message;
 mod obey;
 pub mod orphan;
+mod restrict;
 mod serve;
 pub mod spec;
+mod store;
 mod tree;
 pub mod wire;
 
 pub use client::{
-    AdoptedChild, EmptyNote, ExitNote, KeeperClient, KeeperOptions, SendFault, SpawnedChild,
-    Streams,
+    AdoptedChild, EmptyNote, ExitNote, Inheritance, KeeperClient, KeeperOptions, SendFault,
+    SpawnedChild, Streams,
 };
+pub use landlock::landlock_abi;
 pub use spec::{
     CgroupDir, ChildKey, DeathPolicy, Ending, ProcessId, Rlimit, Scope, SpawnFault, SpawnSpec,
     SpecFault, Stage,
@@ -72,7 +78,7 @@ pub fn hijack() {
     }
 }
 
-/// Runs the keeper with a program's arguments: `[name, "__keeper", keep|GRACE_MS, SOCKET?]`.
+/// Runs the keeper with a program's arguments: `[name, "__keeper", keep|GRACE_MS, SOCKET?, VERSION?]`.
 ///
 /// Ends with 0 when nothing is left to be kept, with 64 if it was called wrongly, with 70 if the system refused
 /// what it cannot do without.

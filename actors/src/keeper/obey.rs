@@ -37,6 +37,12 @@ impl Keeper {
                 });
             }
             Request::Policy(policy) => self.policy = policy,
+            Request::Store { tag } => {
+                if let Err(errno) = self.store.put(tag, fds) {
+                    self.outbox.push_back(Event::Failed { key: NO_KEY, errno });
+                }
+            }
+            Request::Unstore { tag } => self.store.remove(&tag),
         }
     }
 
@@ -128,6 +134,7 @@ impl Keeper {
     }
 
     fn list(&mut self) {
+        self.store.list();
         let keys = self.children.keys();
         self.listing = Some(keys.len());
         for key in keys {

@@ -28,8 +28,9 @@ use super::exec::Launcher;
 use super::family;
 use super::message;
 use super::spec::{DeathPolicy, ProcessId};
+use super::store::Store;
 use super::tree::Rounds;
-use super::wire::{Event, MAX_DATAGRAM, PROTOCOL_VERSION, Request};
+use super::wire::{Event, MAX_DATAGRAM, OLDEST_VERSION, Request};
 
 /// How soon a send that failed for want of memory or descriptors in flight is tried again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -48,10 +49,13 @@ pub(super) struct Keeper {
     pub(super) outbox: VecDeque<Event>,
     /// Children of a list that are still due; the list's end follows the last.
     pub(super) listing: Option<usize>,
+    pub(super) store: Store,
     pub(super) door: Door,
     pub(super) itself: ProcessId,
     connection: Option<OwnedFd>,
     greeted: bool,
+    /// The newest protocol it speaks.
+    version: u32,
     signals: OwnedFd,
     blocked: Option<Blocked>,
     inbox: Vec<u8>,
@@ -91,6 +95,7 @@ impl Keeper {
             policy: orders.policy,
             outbox: VecDeque::new(),
             listing: None,
+            store: Store::default(),
             door: Door::open(orders.socket_path.as_deref()),
             itself: ProcessId {
                 pid,
@@ -98,6 +103,7 @@ impl Keeper {
             },
             connection: Some(ground.connection),
             greeted: false,
+            version: orders.version,
             signals: ground.signals,
             blocked: None,
             inbox: vec![0; MAX_DATAGRAM],
@@ -250,18 +256,19 @@ impl Keeper {
     }
 
     fn greet(&mut self, version: u32) {
-        let listen_errno = self.door.errno();
+        let spoken = (OLDEST_VERSION..=self.version).contains(&version);
         self.outbox.push_back(Event::Hello {
-            version: PROTOCOL_VERSION,
+            version: if spoken { version } else { self.version },
             keeper: self.itself,
-            listen_errno,
+            listen_errno: self.door.errno(),
         });
-        if version != PROTOCOL_VERSION {
+        if !spoken {
             self.flush();
             return self.disconnect();
         }
         // What happened while nobody was connected is for the list to tell.
         self.children.tell_nobody();
+        self.store.tell_nobody();
         self.greeted = true;
         self.phase = Phase::Serving;
     }
@@ -272,6 +279,7 @@ impl Keeper {
         self.blocked = None;
         self.outbox.clear();
         self.listing = None;
+        self.store.tell_nobody();
         self.children.tell_nobody();
         self.forget_all_finished();
         let was_greeted = std::mem::replace(&mut self.greeted, false);
@@ -291,6 +299,9 @@ impl Keeper {
     /// Sends what can be sent.
     pub(super) fn flush(&mut self) {
         while self.blocked.is_none() && self.connection.is_some() {
+            if self.tell_stored() {
+                continue;
+            }
             if let Some(event) = self.outbox.front() {
                 event.encode(&mut self.scratch);
                 if self.transmit(None) {
@@ -306,14 +317,36 @@ impl Keeper {
 
     /// Sends what is in the scratch buffer, with the streams of that child.
     pub(super) fn transmit(&mut self, streams: Option<super::ChildKey>) -> bool {
-        let Some(connection) = &self.connection else {
-            return false;
-        };
         let owned = streams
             .and_then(|key| self.children.get(key))
             .map_or(&[][..], |entry| &entry.streams);
+        let sent = self.send(owned);
+        self.sent(sent)
+    }
+
+    /// Gives back the next stored descriptors, before anything that ends the list; `false` if there are none.
+    fn tell_stored(&mut self) -> bool {
+        let Some((tag, fds)) = self.store.next_due() else {
+            return false;
+        };
+        Event::Stored { tag: tag.clone() }.encode(&mut self.scratch);
+        let sent = self.send(fds);
+        if self.sent(sent) {
+            self.store.told();
+        }
+        true
+    }
+
+    fn send(&self, owned: &[OwnedFd]) -> io::Result<()> {
+        let Some(connection) = &self.connection else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let fds: Vec<BorrowedFd<'_>> = owned.iter().map(AsFd::as_fd).collect();
-        match message::send(connection.as_fd(), &self.scratch, &fds) {
+        message::send(connection.as_fd(), &self.scratch, &fds)
+    }
+
+    fn sent(&mut self, sent: io::Result<()>) -> bool {
+        match sent {
             Ok(()) => return true,
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
                 self.blocked = Some(Blocked::Full)

@@ -7,6 +7,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::confine::Confine;
+
 /// Names one child for as long as its keeper remembers it; never reused by one keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChildKey(pub u64);
@@ -72,6 +74,8 @@ pub struct SpawnSpec {
     pub marker: CString,
     /// Give the child a readiness pipe as descriptor 3 (it writes a newline when ready).
     pub ready: bool,
+    /// What it may still do.
+    pub confine: Confine,
 }
 
 /// Why a [`SpawnSpec`] could not be built.
@@ -136,6 +140,8 @@ pub enum Stage {
     Handover = 10,
     /// The keeper died, so it is not known whether the child was started.
     KeeperGone = 11,
+    /// Taking from it what it may not do: capabilities, network, files.
+    Confine = 12,
 }
 
 /// A start that failed: where, and the error number.
@@ -200,6 +206,7 @@ impl SpawnSpec {
             cgroups: Vec::new(),
             marker: CString::default(),
             ready: false,
+            confine: Confine::default(),
         })
     }
 
@@ -269,7 +276,7 @@ impl Ending {
 
 impl Stage {
     /// Every stage, in the order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Request,
         Self::Pipes,
         Self::Clone,
@@ -282,6 +289,7 @@ impl Stage {
         Self::Exec,
         Self::Handover,
         Self::KeeperGone,
+        Self::Confine,
     ];
 
     /// The stage with this number.

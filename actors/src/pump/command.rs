@@ -140,6 +140,7 @@ pub(super) enum Command {
         key: StreamKey,
         watch: Option<Box<Watch>>,
     },
+    Disown,
     Crash(CrashPoint),
     FailWrites {
         module: Arc<str>,

@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::files::{LogFault, LogFormat, LogPolicy, StreamName, UpkeepOptions, check_module_name};
 
 use super::command::{AttachFault, Command, CrashPoint, Drained, PumpEvent, StreamKey, Streams};
+use super::kept::KeptDesk;
 use super::stats::StreamStats;
 use super::watch::{Matched, Watch};
 use super::worker::Worker;
@@ -83,6 +84,15 @@ impl Pump {
         options: PumpOptions,
         sink: impl Fn(PumpEvent) + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_at(options, None, sink)
+    }
+
+    /// As [`Pump::start`], at a desk from which a kill takes nothing; what an earlier life left on it is finished first.
+    pub fn start_at(
+        options: PumpOptions,
+        desk: Option<KeptDesk>,
+        sink: impl Fn(PumpEvent) + Send + 'static,
+    ) -> io::Result<Self> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let bell = Arc::new(Bell {
             fd,
@@ -91,7 +101,7 @@ impl Pump {
         });
         let (commands, inbox) = channel();
         let log_dir = options.log_dir.clone().into();
-        let mut worker = Worker::new(options, bell.clone(), inbox, Box::new(sink))?;
+        let mut worker = Worker::new(options, desk, bell.clone(), inbox, Box::new(sink))?;
         let thread = std::thread::Builder::new()
             .name("lair-log-pump".into())
             .stack_size(256 << 10)
@@ -220,6 +230,11 @@ impl Pump {
     /// Ends the watching of a run's lines.
     pub fn unwatch(&self, key: StreamKey) -> bool {
         self.send(Command::Watch { key, watch: None })
+    }
+
+    /// Runs of an earlier life that were not attached by now will not be: their begun lines are let go of.
+    pub fn disown(&self) -> bool {
+        self.send(Command::Disown)
     }
 
     /// Test seam: panics in the pump's work at the point given.

@@ -4,6 +4,7 @@
 //! with plain stores, so whoever finds a job can go on with it: no byte is lost and
 //! none is written twice.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use memchr::{memchr_iter, memrchr};
@@ -13,7 +14,8 @@ use crate::files::{
 };
 
 use super::command::CrashPoint;
-use super::run::Run;
+use super::kept::{KeptDesk, Place};
+use super::run::{Run, SIDES};
 
 /// Read at once.
 pub(super) const READ: usize = 256 << 10;
@@ -36,10 +38,59 @@ pub(super) struct Job {
     pub strikes: u8,
 }
 
+/// Where the bytes in work lie: in memory of this process's own, or where a kill loses none of them.
+#[derive(Debug)]
+pub(super) enum Input {
+    Own(Vec<u8>),
+    Kept(Box<KeptDesk>),
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
+
+impl Deref for Input {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Kept(desk) => desk.input(),
+        }
+    }
+}
+
+impl DerefMut for Input {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Kept(desk) => desk.input_mut(),
+        }
+    }
+}
+
+impl Input {
+    pub fn kept(&mut self) -> Option<&mut KeptDesk> {
+        match self {
+            Self::Own(_) => None,
+            Self::Kept(desk) => Some(desk),
+        }
+    }
+
+    /// Input before `at` is in the file; what follows it is written behind `place`.
+    fn reached(&self, at: usize, place: Place) {
+        if let Self::Kept(desk) = self {
+            desk.reached(at, place);
+        }
+    }
+}
+
 /// The buffers that all streams share, and the job that is in them.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    pub input: Vec<u8>,
+    pub input: Input,
     pub out: Vec<u8>,
     pub job: Option<Job>,
     pub stamper: Stamper,
@@ -75,21 +126,39 @@ impl Job {
 impl Desk {
     /// Room for a piece and a read behind it.
     pub fn lay_out(&mut self) {
-        if self.input.is_empty() {
-            self.input = vec![0; LINE_MAX + READ];
+        if let Input::Own(bytes) = &mut self.input
+            && bytes.is_empty()
+        {
+            *bytes = vec![0; LINE_MAX + READ];
         }
     }
 
     /// Gives the buffers' memory back.
     pub fn clear(&mut self) {
         if self.job.is_none() {
-            self.input = Vec::new();
+            match &mut self.input {
+                Input::Own(bytes) => *bytes = Vec::new(),
+                Input::Kept(desk) => desk.rest(),
+            }
             self.out = Vec::new();
         }
     }
 
+    /// Makes what lies in the input the job of one of the module's streams.
+    pub fn begin(&mut self, run: &Run, (slot, side): (usize, usize), len: usize, flush: bool) {
+        if let Some(kept) = self.input.kept() {
+            let place = run.files.place(SIDES[side]);
+            kept.begin(run.line(side), (len, flush), place);
+        }
+        self.job = Some(Job::new(slot, SIDES[side], len, flush));
+    }
+
     /// Makes one of lair's records the job.
-    pub fn remark(&mut self, slot: usize, at: Stamp, text: &str) {
+    pub fn remark(&mut self, run: &Run, slot: usize, at: Stamp, text: &str) {
+        if let Some(kept) = self.input.kept() {
+            let place = run.files.place(StreamName::Lair);
+            kept.begin(run.line(SIDES.len()), (0, false), place);
+        }
         let prefix = Prefix::new(self.stamper.text(at), StreamName::Lair);
         self.out.clear();
         prefix.remark(text, &mut self.out);
@@ -162,6 +231,7 @@ impl Desk {
         let prefix = Prefix::new(self.stamper.text(Stamp::now()), job.stream);
         let (room, empty) = run.files.room(job.stream);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(WRITE);
+        self.input.reached(job.at, run.files.place(job.stream));
         self.out.clear();
         self.out.reserve(WRITE + LINE_MAX);
         let input = &self.input[..job.len];
@@ -214,6 +284,8 @@ impl Desk {
                 rest = &rest[..rest.len().div_ceil(2)];
             }
             job.at += run.files.write(shelf, job.stream, rest, now)?;
+            let at = job.at;
+            self.input.reached(at, run.files.place(job.stream));
             self.crash_at(CrashPoint::Written);
         }
         Ok(())

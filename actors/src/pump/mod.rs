@@ -10,6 +10,7 @@ mod command;
 mod drain;
 mod handle;
 mod job;
+mod kept;
 mod outage;
 mod registry;
 mod run;
@@ -21,5 +22,6 @@ mod worker;
 
 pub use command::{AttachFault, CrashPoint, Drained, PumpEvent, StreamKey, Streams};
 pub use handle::{Pump, PumpOptions};
+pub use kept::KeptDesk;
 pub use stats::StreamStats;
 pub use watch::Matched;

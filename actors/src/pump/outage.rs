@@ -88,7 +88,7 @@ impl State {
             "dropped bytes={} lines={} since={since}",
             tally.bytes, tally.lines
         );
-        self.desk.remark(slot, Stamp::now(), &text);
+        self.desk.remark(run, slot, Stamp::now(), &text);
         self.finish_job(now);
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return;
@@ -135,11 +135,9 @@ impl State {
     fn write_record(&mut self, slot: usize, at: Stamp, text: &str) {
         let now = Instant::now();
         self.retry_if_due(slot, now);
-        let healthy = self.runs[slot]
-            .as_deref()
-            .is_some_and(|r| r.outage.is_none());
-        if healthy {
-            self.desk.remark(slot, at, text);
+        let healthy = self.runs[slot].as_deref().filter(|r| r.outage.is_none());
+        if let Some(run) = healthy {
+            self.desk.remark(run, slot, at, text);
             self.finish_job(now);
             self.keep_awake(now);
         }

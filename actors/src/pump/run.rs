@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::files::{LogFault, RunFiles, Stamp, StreamName, Tally};
 
 use super::command::{DrainReply, StreamKey};
+use super::kept::Line;
 use super::stats::StreamStats;
 use super::timers::RunId;
 use super::watch::Watch;
@@ -58,6 +59,17 @@ pub(super) struct Outage {
 }
 
 // -----------------------------------------------------------------------------
+
+impl Run {
+    /// What the desk calls one of its streams; 2 is lair's own.
+    pub fn line(&self, lane: usize) -> Line {
+        Line {
+            slot: self.id.slot as usize,
+            lane,
+            format: self.files.policy().format,
+        }
+    }
+}
 
 impl Pipe {
     pub fn new(fd: OwnedFd, now: Instant) -> Self {

@@ -5,6 +5,7 @@
     reason = "the pump's thread has its own timers: bytes never wait for an actor"
 )]
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use memchr::memchr_iter;
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 use crate::files::{LogFault, StreamName, Tally};
 
 use super::command::{CrashPoint, PumpEvent, StreamKey};
-use super::job::{Job, Poured, READ};
+use super::job::{Input, Poured, READ};
+use super::kept::Line;
 use super::run::SIDES;
 use super::timers::Alarm;
 use super::worker::{State, token};
@@ -97,13 +99,15 @@ impl State {
         let Some(run) = self.runs[slot].as_deref_mut() else {
             return Got::Nothing;
         };
+        let line = run.line(side);
         let Some(pipe) = run.pipes[side].as_mut() else {
             return Got::Nothing;
         };
         self.desk.lay_out();
         let have = pipe.piece.len();
+        self.desk.input[..have].copy_from_slice(&pipe.piece);
         let count = loop {
-            match rustix::io::read(&pipe.fd, &mut self.desk.input[have..have + self.bite]) {
+            match fill(&mut self.desk.input, &pipe.fd, line, have, self.bite) {
                 Ok(0) => return Got::End,
                 Ok(count) => break count,
                 Err(Errno::INTR) => {}
@@ -121,14 +125,13 @@ impl State {
             });
             return Got::Bytes(count);
         }
-        self.desk.input[..have].copy_from_slice(&pipe.piece);
         pipe.piece.clear();
-        self.desk.job = Some(Job::new(slot, SIDES[side], have + count, false));
         if !pipe.sized && count >= FULL {
             pipe.sized = true;
             // Best effort: without privilege a user's pipes share a budget.
             let _ = rustix::pipe::fcntl_setpipe_size(&pipe.fd, PIPE);
         }
+        self.desk.begin(run, (slot, side), have + count, false);
         let new = &self.desk.input[have..have + count];
         run.stats.add_read(
             count as u64,
@@ -211,6 +214,9 @@ impl State {
             }
         }
         self.desk.job = None;
+        if let Some(kept) = self.desk.input.kept() {
+            kept.settle(job.at, job.len);
+        }
         if let Some(name) = run.files.take_fresh() {
             run.stats.opened(name);
         }
@@ -234,8 +240,8 @@ impl State {
         let len = pipe.piece.len();
         if len > 0 {
             self.desk.input[..len].copy_from_slice(&pipe.piece);
-            self.desk.job = Some(Job::new(slot, SIDES[side], len, true));
             pipe.piece.clear();
+            self.desk.begin(run, (slot, side), len, true);
             self.finish_job(now);
         }
     }
@@ -323,6 +329,23 @@ impl State {
             pipe.piece.shrink_to_fit();
         }
     }
+}
+
+/// One read. Where a kill must lose nothing it goes by way of the desk's own pipe, if the stream is a pipe.
+fn fill(
+    input: &mut Input,
+    fd: &OwnedFd,
+    line: Line,
+    have: usize,
+    most: usize,
+) -> Result<usize, Errno> {
+    if let Some(kept) = input.kept() {
+        match kept.take(fd.as_fd(), line, have, most) {
+            Err(Errno::INVAL) => {}
+            taken => return taken,
+        }
+    }
+    rustix::io::read(fd, &mut input[have..have + most])
 }
 
 fn since_boot() -> Duration {

@@ -25,7 +25,8 @@ use crate::files::{Folder, Shelf};
 
 use super::command::{Command, CrashPoint, Drained, PumpEvent, Reply, StreamKey};
 use super::handle::{Bell, PumpOptions};
-use super::job::Desk;
+use super::job::{Desk, Input};
+use super::kept::KeptDesk;
 use super::run::{Run, SIDES};
 use super::timers::{Alarm, RunId, Timers};
 
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub sink: Box<dyn Fn(PumpEvent) + Send>,
     pub runs: Vec<Option<Box<Run>>>,
     pub index: HashMap<StreamKey, usize>,
+    /// Places of the earlier life's runs that nobody has claimed yet.
+    pub reserved: HashMap<StreamKey, usize>,
     pub shelf: Shelf,
     pub desk: Desk,
     pub timers: Timers,
@@ -71,6 +74,7 @@ pub(super) struct State {
 impl Worker {
     pub fn new(
         options: PumpOptions,
+        desk: Option<KeptDesk>,
         bell: Arc<Bell>,
         inbox: Receiver<Command>,
         sink: Box<dyn Fn(PumpEvent) + Send>,
@@ -84,8 +88,12 @@ impl Worker {
             sink,
             runs: Vec::new(),
             index: HashMap::new(),
+            reserved: HashMap::new(),
             shelf,
-            desk: Desk::default(),
+            desk: Desk {
+                input: desk.map_or_else(Input::default, |desk| Input::Kept(Box::new(desk))),
+                ..Desk::default()
+            },
             timers: Timers::default(),
             active: Instant::now(),
             rest_alarm: false,
@@ -103,6 +111,10 @@ impl Worker {
     }
 
     pub fn run(&mut self) {
+        // A chunk that can't be finished is no reason for a life without logs.
+        if catch_unwind(AssertUnwindSafe(|| self.state.inherit())).is_err() {
+            tracing::error!("what an earlier life had in work could not be finished");
+        }
         while !self.state.stopped {
             let Self { inbox, bell, state } = self;
             if catch_unwind(AssertUnwindSafe(|| state.turns(inbox, bell))).is_err() {
@@ -241,6 +253,7 @@ impl State {
                     run.watch = watch;
                 }
             }
+            Command::Disown => self.disown(),
             Command::Crash(point) => self.desk.crash = Some(point),
             Command::FailWrites {
                 module,

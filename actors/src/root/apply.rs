@@ -2,13 +2,17 @@
 
 use super::RootState;
 use crate::backend::StartOrder;
+use crate::dossier::Ended;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
+use crate::view::View;
+use crate::vram::Vram;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
     Uptime, decide,
 };
 use ractor::Actor;
+use std::sync::Arc;
 
 /// What one decision still asks for.
 pub(super) struct Todo {
@@ -84,12 +88,19 @@ impl RootState {
             (true, false) => self.up -= 1,
             (false, false) | (true, true) => {}
         }
+        let moved = was_up == known.child.is_down();
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
+        // The intent comes before the deed.
+        self.note(id);
+        if moved {
+            self.settle_account(id);
+        }
+        let origin = self.children.get(id)?.origin.clone();
         Some(Todo {
             effects,
-            origin: known.origin.clone(),
+            origin,
             answer: decision.answer,
         })
     }
@@ -128,8 +139,8 @@ impl RootState {
                 }
             }
             Effect::Entomb => self.entomb(id),
-            // The keeper holds identity and exit status of native children for the next life; the disk ledger for
-            // containers comes with adoption.
+            // The ledger is written with every change of state, before its effects; the streams of a survivor are
+            // handed over before it is adopted.
             Effect::ConfirmLedger
             | Effect::EraseLedger
             | Effect::AttachLogs
@@ -194,7 +205,9 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
+            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
+            found: None,
         };
         match Actor::spawn_linked(None, ModuleActor, args, self.me.get_cell()).await {
             Ok((owner, _)) => {
@@ -278,6 +291,14 @@ impl RootState {
             }),
         );
         known.arm(&*clock, timer, armed);
+    }
+
+    /// Hands a run that has ended to those who write down how.
+    pub(super) fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<View>>) {
+        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
+            let after = self.args.board.get(id.as_str());
+            archive.keep(Ended { run, before, after });
+        }
     }
 
     pub(super) fn entomb(&mut self, id: &ChildId) {

@@ -4,6 +4,8 @@
 //! decision before the next event; every request is answered once; a child's failure, or its owner's panic, never ends
 //! the root. Never: waits for a child, touches a process or a file.
 
+mod admit;
+mod adopt;
 mod apply;
 mod drain;
 mod groups;
@@ -12,20 +14,23 @@ mod table;
 
 use crate::backend::Backend;
 use crate::clock::Clock;
-use crate::dossier::{Archive, Ended};
+use crate::dossier::Archive;
 use crate::events::EventLog;
 use crate::evidence::Evidence;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
+use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::{Pump, PumpEvent, PumpOptions};
+use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
 use lair_manifests::launch::{LaunchPlan, Mode};
+use lair_supervision::account::Rules;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
+    Account, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::{BTreeMap, HashMap};
@@ -73,10 +78,18 @@ pub struct RootArgs {
     pub memory: Arc<Memory>,
     /// What writes down how runs ended; none: nobody does.
     pub archive: Option<Arc<Archive>>,
+    /// How memory is shared out.
+    pub rules: Rules,
+    /// What is on the GPUs.
+    pub gpus: Arc<GpuDesk>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Is the fault gate open?
     pub faults: bool,
+    /// The desk of the log pump from which a kill takes nothing; `None`: one that goes with this process.
+    pub desk: Option<KeptDesk>,
+    /// What the next life must know; `None`: there is none.
+    pub ledger: Option<Ledger>,
 }
 
 /// The behaviour; all data is in [`RootState`].
@@ -120,11 +133,13 @@ impl Actor for RootActor {
     async fn pre_start(
         &self,
         me: ActorRef<RootMsg>,
-        args: RootArgs,
+        mut args: RootArgs,
     ) -> Result<RootState, ActorProcessingErr> {
-        let pump = start_pump(&me, &args)?;
+        let pump = start_pump(&me, &mut args)?;
         let log = spawn_log(&me, &pump).await?;
         let health = spawn_health(&me, &args, &pump).await?;
+        let account = Account::new(args.rules.clone());
+        args.board.with_account(|slot| *slot = account);
         Ok(RootState {
             args,
             pump,
@@ -163,12 +178,14 @@ impl Actor for RootActor {
                 id,
                 event,
                 origin,
+                measured,
                 reply,
             } => {
-                let admission = state.ask(&id, event, origin).await;
+                let (admission, shortage) = state.ask(&id, event, origin, &measured).await;
                 let _ = reply.send(Answer {
                     admission,
                     seq: state.args.events.newest(),
+                    shortage,
                 });
             }
             RootMsg::Drain {
@@ -176,6 +193,20 @@ impl Actor for RootActor {
                 origin,
                 reply,
             } => state.begin_drain(within, origin, reply).await,
+            RootMsg::Adopt {
+                id,
+                inc,
+                started,
+                mark,
+                reply,
+            } => {
+                let adopted = state.adopt(&id, inc, *started, mark).await;
+                let _ = reply.send(adopted);
+            }
+            RootMsg::GoOn { id, mark, reply } => {
+                state.go_on_without(&id, mark).await;
+                let _ = reply.send(());
+            }
             RootMsg::DrainNow => state.hurry_drain().await,
             RootMsg::DrainDeadline => state.drain_deadline().await,
             RootMsg::Inject {
@@ -191,6 +222,7 @@ impl Actor for RootActor {
             }
             RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
             RootMsg::Health { id, inc, change } => state.health(&id, inc, change).await,
+            RootMsg::Exposure { id, inc, exposure } => state.exposed(&id, inc, exposure).await,
             RootMsg::Timer { id, inc, timer } => {
                 if let Some(child) = state.children.get_mut(&id) {
                     child.forget_timer(timer);
@@ -206,6 +238,17 @@ impl Actor for RootActor {
         }
         state.settle_groups().await;
         state.check_drain();
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _me: ActorRef<RootMsg>,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(ledger) = state.args.ledger.as_mut().filter(|_| state.up == 0) {
+            ledger.erase();
+        }
         Ok(())
     }
 
@@ -232,7 +275,7 @@ impl Actor for RootActor {
     }
 }
 
-fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProcessingErr> {
+fn start_pump(me: &ActorRef<RootMsg>, args: &mut RootArgs) -> Result<Pump, ActorProcessingErr> {
     let root = me.clone();
     let sink = move |event| {
         let (key, fault, dropped) = match event {
@@ -251,7 +294,7 @@ fn start_pump(me: &ActorRef<RootMsg>, args: &RootArgs) -> Result<Pump, ActorProc
             dropped,
         });
     };
-    let pump = Pump::start(args.logs.clone(), sink)?;
+    let pump = Pump::start_at(args.logs.clone(), args.desk.take(), sink)?;
     let _ = args.pump.set(pump.clone());
     Ok(pump)
 }
@@ -275,6 +318,7 @@ async fn spawn_health(
         clock: args.clock.clone(),
         sink: Arc::new(Sink(me.clone())),
         sampler: args.sampler.clone(),
+        gpus: Some(args.gpus.clone()),
         logs: Arc::new(Evidence {
             board: args.board.clone(),
             pump: pump.clone(),
@@ -306,6 +350,7 @@ impl RootState {
             .of(plan.mode)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
+        let written = plan.clone();
         let full = self.children.len() >= MAX_MODULES;
         let outcome = match self.children.get_mut(&id) {
             Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
@@ -321,7 +366,11 @@ impl RootState {
                 Loaded::New
             }
         };
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.loaded(&written);
+        }
         self.join_group(&id);
+        self.note(&id);
         self.show(&id);
         self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
@@ -337,27 +386,14 @@ impl RootState {
         }
         let inc = known.child.inc;
         self.children.remove(id);
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.unloaded(id);
+        }
         self.leave_group(id);
         self.args.board.remove(id);
+        self.settle_account(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
-    }
-
-    async fn ask(&mut self, id: &ChildId, event: ChildEvent, origin: Origin) -> Admission {
-        if !self.children.contains_key(id) {
-            return Admission::Denied(DeniedReason::UnknownModule);
-        }
-        let starts = matches!(
-            event,
-            ChildEvent::StartRequested | ChildEvent::RestartRequested { .. }
-        );
-        if starts && self.drain.is_some() {
-            return Admission::Denied(DeniedReason::Draining);
-        }
-        // Only requests reach this, and each of them is answered by the core.
-        self.step(id, None, event, Some(origin))
-            .await
-            .unwrap_or(Admission::Denied(DeniedReason::Busy))
     }
 
     async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {
@@ -401,7 +437,7 @@ impl RootState {
     }
 
     /// Tells of each limit that was asked for and does not hold.
-    fn tell_shortfalls(&self, id: &ChildId, inc: u64) {
+    fn tell_shortfalls(&mut self, id: &ChildId, inc: u64) {
         let known = self.children.get(id).filter(|k| k.child.inc == inc);
         let handle = known.and_then(|k| k.handle.as_ref());
         for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
@@ -411,14 +447,6 @@ impl RootState {
                 reason: short.why,
             };
             self.publish_for(id, inc, kind, Origin::Observed);
-        }
-    }
-
-    /// Hands a run that has ended to those who write down how.
-    fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<crate::view::View>>) {
-        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
-            let after = self.args.board.get(id.as_str());
-            archive.keep(Ended { run, before, after });
         }
     }
 
@@ -450,6 +478,31 @@ impl RootState {
                     self.publish(id, kind, Origin::Observed);
                 }
             }
+        }
+    }
+
+    async fn exposed(&mut self, id: &ChildId, inc: u64, exposure: Exposure) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        if known.child.inc != inc || known.child.is_down() || known.exposure == exposure {
+            return;
+        }
+        let kind = NoticeKind::Exposure {
+            state: exposure.word().to_owned(),
+            sockets: exposure.sockets().iter().map(ToString::to_string).collect(),
+        };
+        // That all is well is no news, unless it was not.
+        let wrong = |verdict: &Exposure| matches!(verdict, Exposure::Violated(_));
+        let news = wrong(&exposure) || wrong(&known.exposure);
+        let ends = wrong(&exposure) && known.plan.limits.exposure_enforced;
+        known.exposure = exposure;
+        self.show(id);
+        if news {
+            self.publish(id, kind, Origin::Observed);
+        }
+        if ends {
+            self.hear(id, inc, ChildEvent::Exposed).await;
         }
     }
 
@@ -507,13 +560,13 @@ impl RootState {
         }
     }
 
-    fn publish(&self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
+    fn publish(&mut self, id: &ChildId, kind: NoticeKind, origin: Origin) -> Seq {
         let inc = self.children.get(id).map_or(0, |k| k.child.inc);
         self.publish_for(id, inc, kind, origin)
     }
 
-    fn publish_for(&self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
-        self.args.events.append(Notice {
+    fn publish_for(&mut self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
+        let seq = self.args.events.append(Notice {
             seq: Seq(0),
             at: self.now(),
             wall_ms: self.args.clock.wall_ms(),
@@ -521,7 +574,11 @@ impl RootState {
             inc,
             origin,
             kind,
-        })
+        });
+        if let Some(ledger) = &mut self.args.ledger {
+            ledger.told(seq);
+        }
+        seq
     }
 
     fn show(&self, id: &ChildId) {

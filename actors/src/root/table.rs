@@ -2,10 +2,12 @@
 
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
+use crate::ledger::Mark;
 use crate::messages::{ModuleMsg, Spawned, Watch};
 use crate::pump::StreamStats;
 use crate::view::{GroupView, HealthView, View};
 use lair_manifests::launch::LaunchPlan;
+use lair_supervision::exposure::Exposure;
 use lair_supervision::{Child, ChildEvent, ChildId, Origin, Phase, StartFault, TimerKind};
 use ractor::{ActorId, ActorRef};
 use std::collections::HashMap;
@@ -26,6 +28,7 @@ pub(super) struct Managed {
     /// The run before has just written its log: a restart need not ask whether it can be.
     pub log_proven: bool,
     pub health: HealthView,
+    pub exposure: Exposure,
     pub group: Option<GroupView>,
     pub origin: Origin,
     /// Position in the order of starts, for the order of stops.
@@ -38,6 +41,10 @@ pub(super) struct Managed {
     pub blinded: Option<(u64, String)>,
     /// Label of a fault of the log that is not over.
     pub log_injected: Option<String>,
+    /// Its current run was ready in an earlier life of the runtime.
+    pub served: bool,
+    /// What the ledger says of it.
+    pub noted: Option<Mark>,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -55,6 +62,7 @@ impl Managed {
             log: None,
             log_proven: false,
             health: HealthView::default(),
+            exposure: Exposure::default(),
             group: None,
             origin: Origin::Observed,
             started: 0,
@@ -62,6 +70,8 @@ impl Managed {
             injected: None,
             blinded: None,
             log_injected: None,
+            served: false,
+            noted: None,
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,
@@ -81,6 +91,7 @@ impl Managed {
         let wrote = |log: &Arc<StreamStats>| log.segments() > 0 && !log.degraded();
         self.log_proven = just_ended && self.log.as_ref().is_some_and(wrote);
         self.started = place;
+        self.exposure = Exposure::default();
         self.log = None;
         self.started_ms = None;
         self.finished_ms = None;
@@ -94,11 +105,28 @@ impl Managed {
         self.finished_ms = None;
     }
 
+    /// The run is one of an earlier life: its beginning is not now.
+    pub fn adopted(&mut self, log: Option<Arc<StreamStats>>, since_ms: u64) {
+        self.log = log;
+        self.started_ms = Some(since_ms);
+        self.finished_ms = None;
+    }
+
+    /// When the current run came up.
+    pub fn started_ms(&self) -> Option<u64> {
+        self.started_ms
+    }
+
     pub fn went_down(&mut self, wall_ms: u64) {
         self.handle = None;
         self.ready = None;
+        self.served = false;
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
+        // What it was ended for stays to be seen.
+        if self.exposure == Exposure::AsDeclared {
+            self.exposure = Exposure::Unknown;
+        }
     }
 
     /// The owner has made its last report: its end is no news.
@@ -133,6 +161,7 @@ impl Managed {
             ChildEvent::LostReadiness
                 | ChildEvent::LivenessFailed { .. }
                 | ChildEvent::Stalled
+                | ChildEvent::Exposed
                 | ChildEvent::OwnerDied
                 | ChildEvent::Deadline(TimerKind::Start | TimerKind::Readiness)
         );
@@ -193,6 +222,7 @@ impl Managed {
             plan: self.plan.clone(),
             handle: self.handle.clone()?,
             ready,
+            served: self.served,
         })
     }
 
@@ -203,6 +233,7 @@ impl Managed {
             child: self.child.clone(),
             group: self.group.clone(),
             health: self.health.clone(),
+            exposure: self.exposure.clone(),
             handle: self.handle.clone(),
             log: self.log.clone(),
             origin: self.origin.clone(),

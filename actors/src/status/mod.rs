@@ -6,7 +6,9 @@ mod words;
 pub use render::Renderer;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
+use crate::confinement::Confinement;
 use crate::view::{GroupView, HealthWord};
+use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +51,14 @@ pub struct ModuleStatus {
     pub resources: Resources,
     /// Declared ports.
     pub ports: Vec<Port>,
-    /// `unknown`: the sockets of the tree are not compared with the declared ports yet.
+    /// Its listening TCP sockets against its declared ports: `as-declared violated unknown`.
     pub exposure: String,
+    /// The sockets that it did not declare.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Socket>,
+    /// What it is held to, while it runs natively.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Its log files.
     pub logs: Logs,
     /// The group it is a member of.
@@ -146,8 +154,21 @@ pub struct Resources {
     pub cpu_ms: Option<u64>,
     /// Processes in the tree.
     pub processes: Option<u64>,
-    /// GPU memory by device; empty: none asked for.
-    pub gpu: Vec<serde_json::Value>,
+    /// The GPUs it was given; empty: none, and none can be seen by it.
+    pub gpu: Vec<Gpu>,
+}
+
+/// A GPU that a module was given, as the driver last told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Which.
+    pub uuid: String,
+    /// Bytes it declared, shared with others; `null`: no other module may be on it.
+    pub vram: Option<u64>,
+    /// Bytes its processes have; `null`: unknown, or none of them is there.
+    pub memory: Option<u64>,
+    /// Is one of its processes there? `null`: unknown.
+    pub in_use: Option<bool>,
 }
 
 /// Memory of the tree.

@@ -1,14 +1,15 @@
 //! From a published snapshot to the status object.
 
 use super::words::{errno_name, policy_word, rfc3339};
-use super::{Exit, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
+use super::{Exit, Gpu, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
 use crate::cgroup::HeldLimits;
 use crate::clock::Clock;
-use crate::facts::Sampler;
+use crate::facts::{GpuDesk, GpuFacts, Sampler};
 use crate::view::View;
 use lair_supervision::status::{self as core, Lifecycle, ReasonCode};
 use lair_supervision::{ChildIdentity, Origin, StartStage, Uptime};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Renderer<'a> {
     pub clock: &'a dyn Clock,
     /// For what the tree uses.
     pub sampler: &'a Sampler,
+    /// For what is on the GPUs.
+    pub gpus: &'a Arc<GpuDesk>,
     /// Folder of all log folders.
     pub log_dir: &'a Path,
 }
@@ -69,8 +72,9 @@ impl Renderer<'_> {
                     address: p.address.clone(),
                 })
                 .collect(),
-            // Nobody compares the sockets of the tree with the declared ports yet.
-            exposure: "unknown".to_owned(),
+            exposure: view.exposure.word().to_owned(),
+            exposed: view.exposure.sockets().to_vec(),
+            confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
             group: view.group.clone(),
             origin: match &view.origin {
@@ -119,9 +123,51 @@ impl Renderer<'_> {
                 resources.cpu_ms = Some(sampled.usage.cpu_ms);
                 resources.processes = Some(sampled.usage.pids.len() as u64);
             }
+            resources.gpu = self.on_gpus(view, Some(&sampled.usage.pids));
             hold(&mut resources, handle.limits());
+        } else {
+            resources.gpu = self.on_gpus(view, None);
         }
         resources
+    }
+
+    /// As the driver last told: a status waits for no driver.
+    fn on_gpus(&self, view: &View, pids: Option<&Vec<i32>>) -> Vec<Gpu> {
+        let Some(limit) = view
+            .plan
+            .limits
+            .gpu
+            .as_ref()
+            .filter(|gpu| !gpu.uuids.is_empty())
+        else {
+            return Vec::new();
+        };
+        let facts = pids.and_then(|_| self.gpus.recent(FRESH));
+        let known = match facts.as_deref() {
+            Some(GpuFacts::Present(gpus)) => gpus.as_slice(),
+            Some(GpuFacts::Unavailable(_)) | None => &[],
+        };
+        let one = |uuid: &String| {
+            let card = known.iter().find(|gpu| gpu.uuid.as_ref() == Some(uuid));
+            let mine: Option<Vec<_>> = card.zip(pids).map(|(card, pids)| {
+                let clients = card.clients.iter();
+                clients
+                    .filter(|client| pids.contains(&client.pid))
+                    .collect()
+            });
+            if let Some(mine) = &mine {
+                let pids = mine.iter().map(|client| client.pid);
+                self.gpus.remember(pids, &view.plan.spec.id, view.child.inc);
+            }
+            let memory = mine.as_ref().filter(|mine| !mine.is_empty());
+            Gpu {
+                uuid: uuid.clone(),
+                vram: limit.vram,
+                memory: memory.and_then(|mine| mine.iter().map(|client| client.memory).sum()),
+                in_use: mine.map(|mine| !mine.is_empty()),
+            }
+        };
+        limit.uuids.iter().map(one).collect()
     }
 
     fn logs(&self, view: &View) -> Logs {
@@ -176,19 +222,21 @@ fn health(view: &View) -> Health {
 fn reason(reason: &core::Reason, life: &Lifecycle, view: &View) -> Reason {
     let exit = life.exit.as_ref();
     let mut evidence = exit.map(|e| e.leftover.clone()).unwrap_or_default();
+    if reason.code == ReasonCode::ExposureViolated {
+        let sockets = view.exposure.sockets();
+        evidence.extend(sockets.iter().map(|s| format!("listened on {s}")));
+    }
     let short = exit.is_some_and(|e| e.oom == Some(true));
-    if short {
-        evidence.push(match view.plan.limits.memory {
-            Some(limit) => format!(
-                "it needed more than its memory limit of {} (`runtime.resources.memory`); all of it was ended",
-                bytes(limit)
-            ),
-            None => "the machine had no memory left for it".to_owned(),
+    let mut message = reason.message.clone();
+    if short && matches!(reason.code, ReasonCode::Crashed | ReasonCode::GaveUp) {
+        message.push_str(&match view.plan.limits.memory {
+            Some(limit) => format!(" (its limit is {})", bytes(limit)),
+            None => " (the machine had none left)".to_owned(),
         });
     }
     Reason {
         code: word(&reason.code),
-        message: reason.message.clone(),
+        message,
         stage: reason.stage.as_ref().map(word),
         errno: reason.errno.map(errno_name),
         evidence,
@@ -231,6 +279,9 @@ fn next_step(reason: &core::Reason, short_of_memory: bool) -> &'static str {
         (ReasonCode::Unhealthy, _) => "see the probe's evidence under health, and its log",
         (ReasonCode::NotReadyInTime, _) => {
             "see its log; give it more time with `runtime.health.startup.deadline`"
+        }
+        (ReasonCode::ExposureViolated, _) => {
+            "bind it to 127.0.0.1, or declare the port in `runtime.ports` (`expose: lan` for other machines)"
         }
         (ReasonCode::GaveUp, _) => {
             "mend the cause of the last end, then `lair start NAME`: the budget is then fresh"

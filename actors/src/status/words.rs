@@ -2,7 +2,7 @@
 
 use crate::files::{Stamp, Stamper};
 use lair_supervision::{
-    ChildIdentity, ExitEvidence, ExitStatus, ProbeKind, RestartType, StopCause,
+    ChildIdentity, ExitEvidence, ExitStatus, ProbeKind, RestartType, StopCause, Tri,
 };
 
 /// A wall clock in milliseconds as RFC 3339 UTC with milliseconds.
@@ -38,6 +38,7 @@ pub fn cause_word(cause: StopCause) -> &'static str {
         StopCause::Unhealthy(ProbeKind::Liveness) => "unhealthy (liveness)",
         StopCause::NotReadyInTime => "not_ready_in_time",
         StopCause::StartTimedOut => "start_timed_out",
+        StopCause::Exposed => "exposure_violated",
         StopCause::OwnerDied => "owner_died",
         StopCause::Group => "group",
         StopCause::GroupGaveUp => "group_gave_up",
@@ -54,6 +55,9 @@ pub fn exit_words(status: ExitStatus, evidence: &ExitEvidence) -> String {
     };
     if let Some(signal) = evidence.by_us {
         words.push_str(&format!(" by_us={signal}"));
+    }
+    if evidence.oom == Tri::Yes {
+        words.push_str(" oom=yes");
     }
     if evidence.log_dropped > 0 {
         words.push_str(&format!(" dropped={}", evidence.log_dropped));

@@ -241,6 +241,7 @@ async fn a_thousand_modules_without_probes_are_unknown_and_cost_no_timer() {
             plan: Arc::new(plan),
             handle: handle.clone(),
             ready: None,
+            served: false,
         };
         world.actor.cast(HealthMsg::Watch(Box::new(watch))).unwrap();
     }

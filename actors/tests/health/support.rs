@@ -177,6 +177,7 @@ impl World {
             sampler: Sampler::new(clock.clone()),
             clock,
             sink: sink.clone(),
+            gpus: None,
             logs,
             memory: Arc::new(Memory::default()),
             seed: 7,
@@ -220,6 +221,7 @@ impl World {
             plan,
             handle,
             ready,
+            served: false,
         };
         self.actor.cast(HealthMsg::Watch(Box::new(watch))).unwrap();
         settle().await;

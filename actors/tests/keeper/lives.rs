@@ -44,7 +44,8 @@ fn the_next_life_gets_the_same_children_bytes_and_exits() {
         std::fs::write(&go, "").unwrap();
         until("it ends meanwhile", || is_gone(ended.process.pid)).await;
 
-        let (keeper, mut children) = KeeperClient::connect(&path).await.unwrap();
+        let (keeper, left) = KeeperClient::connect(&path).await.unwrap();
+        let mut children = left.children;
         assert_eq!(keeper.keeper(), itself);
         children.sort_by_key(|child| child.key);
         let [mut first, mut second] = <[_; 2]>::try_from(children).unwrap();

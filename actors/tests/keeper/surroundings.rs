@@ -265,6 +265,7 @@ fn a_launcher_with_closed_standard_streams_mixes_nothing_up() {
             "/dev/null",
             "/dev/null",
             "/dev/null",
+            "/dev/null",
         ]
     );
     drop(ours);

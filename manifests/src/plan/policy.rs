@@ -8,7 +8,7 @@ use crate::launch::{GpuLimit, Limits, LogFormat, LogPolicy, Port};
 use crate::module::ModuleManifest;
 use crate::resources::Enforce;
 use crate::restart::RestartPolicy;
-use crate::runtime::{Expose, Runtime};
+use crate::runtime::{Expose, OnExposure, Runtime};
 use lair_supervision::{
     Backoff, ChildId, ChildSpec, Intensity, OnLiveness, ProbeSpec, Probes, RestartType,
     SuccessCodes,
@@ -166,5 +166,7 @@ pub(super) fn limits(runtime: &Runtime, gpus: &[String]) -> Limits {
             required: gpu.required,
         }),
         sandbox: None,
+        capabilities: 0,
+        exposure_enforced: runtime.exposure == OnExposure::Enforce,
     }
 }

@@ -82,6 +82,7 @@ pub fn denied(name: &str, reason: DeniedReason) -> RpcError {
         DeniedReason::StillUp => ("still_up", format!("{name} runs, or something is pending")),
         DeniedReason::Draining => ("draining", "the runtime is shutting down".to_owned()),
         DeniedReason::Busy => ("busy", "too many modules or starts at once".to_owned()),
+        DeniedReason::Overcommitted => ("overcommitted", format!("{name} doesn't fit")),
         DeniedReason::InjectionDisabled => {
             ("injection_disabled", "the fault gate is closed".to_owned())
         }

@@ -1,9 +1,12 @@
 //! `runtime.*`, `policy.set`, `fault.inject`, `rpc.discover`, and what acts on the connection.
 
 use super::results::{Done, Subscribed};
-use super::types::{DrainParams, InjectParams, NoParams, SubscribeParams, UnsubscribeParams};
+use super::types::{
+    DrainParams, InjectParams, LoadParams, NoParams, SubscribeParams, UnsubscribeParams,
+};
 use super::{Context, OnConnection, Registry, change, now, on_connection, wait};
 use crate::bridge::wire::RpcError;
+use crate::resources::{GpuReport, PlanReport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +20,20 @@ pub(super) fn register(all: &mut Registry) {
     all.insert(
         "runtime.doctor",
         wait("What the host offers and lacks.", doctor),
+    );
+    all.insert(
+        "runtime.gpus",
+        wait(
+            "Per GPU: its memory, the modules that hold it, each process on it and its owner.",
+            gpus,
+        ),
+    );
+    all.insert(
+        "runtime.plan",
+        wait(
+            "What loading and starting a manifest would change, and whether it fits; nothing is done.",
+            plan,
+        ),
     );
     all.insert(
         "runtime.metrics",
@@ -63,6 +80,15 @@ async fn doctor(cx: Context, _: NoParams) -> Result<Value, RpcError> {
     tokio::task::spawn_blocking(move || cx.handle.doctor())
         .await
         .map_err(|e| RpcError::internal(&format!("the examination broke off: {e}")))
+}
+
+async fn gpus(cx: Context, _: NoParams) -> Result<GpuReport, RpcError> {
+    Ok(cx.handle.gpus().await?)
+}
+
+async fn plan(cx: Context, p: LoadParams) -> Result<PlanReport, RpcError> {
+    let (source, options) = p.split()?;
+    Ok(cx.handle.plan(source, options).await?)
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -109,6 +109,7 @@ fn timely(child: &Child, inc: Option<u64>, event: &ChildEvent) -> Option<Ignored
         | ChildEvent::BecameReady
         | ChildEvent::LostReadiness
         | ChildEvent::LivenessFailed { .. }
+        | ChildEvent::Exposed
         | ChildEvent::Stalled
         | ChildEvent::Exited { .. }
         | ChildEvent::SightLost

@@ -39,6 +39,7 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::BecameReady
         | ChildEvent::LostReadiness
         | ChildEvent::LivenessFailed { .. }
+        | ChildEvent::Exposed
         | ChildEvent::Stalled
         | ChildEvent::Exited { .. }
         | ChildEvent::SightLost

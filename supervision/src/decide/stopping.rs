@@ -57,6 +57,7 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         | ChildEvent::BecameReady
         | ChildEvent::LostReadiness
         | ChildEvent::LivenessFailed { .. }
+        | ChildEvent::Exposed
         | ChildEvent::Stalled => Err(Ignored::Stale),
         ChildEvent::Adopted { .. }
         | ChildEvent::Held
@@ -161,6 +162,7 @@ fn restart(turn: &mut Turn<'_>, dying: &Dying) -> Counted {
         | StopCause::Unhealthy(_)
         | StopCause::NotReadyInTime
         | StopCause::StartTimedOut
+        | StopCause::Exposed
         | StopCause::OwnerDied
         | StopCause::Group
         | StopCause::GroupGaveUp => dying_mut(turn, |d| *d.cause = StopCause::Restart),
@@ -245,6 +247,7 @@ fn ended(turn: &mut Turn<'_>, dying: &Dying, status: ExitStatus, lived: bool) {
         StopCause::Unhealthy(kind) => DownReason::Unhealthy(kind),
         StopCause::NotReadyInTime => DownReason::NotReadyInTime,
         StopCause::StartTimedOut => DownReason::StartTimedOut,
+        StopCause::Exposed => DownReason::Exposed,
         StopCause::OwnerDied => DownReason::Internal,
     };
     turn.judge(Life {

@@ -281,6 +281,7 @@ impl<'a> Turn<'a> {
                 | StopCause::Unhealthy(_)
                 | StopCause::NotReadyInTime
                 | StopCause::StartTimedOut
+                | StopCause::Exposed
                 | StopCause::OwnerDied
                 | StopCause::Group
                 | StopCause::GroupGaveUp,

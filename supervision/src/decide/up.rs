@@ -38,6 +38,10 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
             life.stop(turn, StopCause::Unhealthy(kind), grace);
             Ok(())
         }
+        ChildEvent::Exposed => {
+            life.stop(turn, StopCause::Exposed, grace);
+            Ok(())
+        }
         ChildEvent::Stalled | ChildEvent::Deadline(TimerKind::Readiness) => not_ready(turn, life),
         ChildEvent::Deadline(TimerKind::Settle) => settled(turn, &life),
         ChildEvent::Deadline(TimerKind::Resight) => turn.look_again(life.sight),

@@ -136,6 +136,7 @@ impl World {
         }
         if self.watched {
             all.push(liveness());
+            all.push(ChildEvent::Exposed);
             if spec.awaits_ready {
                 all.push(ChildEvent::BecameReady);
                 all.push(ChildEvent::LostReadiness);

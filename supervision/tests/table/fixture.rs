@@ -14,7 +14,7 @@ const INC: u64 = 7;
 
 pub const PHASES: [&str; 5] = ["down", "spawning", "up", "stopping", "waiting"];
 
-pub const EVENTS: [&str; 26] = [
+pub const EVENTS: [&str; 27] = [
     "StartRequested",
     "StopRequested",
     "KillRequested",
@@ -27,6 +27,7 @@ pub const EVENTS: [&str; 26] = [
     "LostReadiness",
     "LivenessFailed",
     "Stalled",
+    "Exposed",
     "Exited(1)",
     "SightLost",
     "SightRegained",
@@ -136,6 +137,7 @@ fn cause_of(word: &str) -> Option<StopCause> {
         "shutdown" => StopCause::Shutdown,
         "unhealthy" => StopCause::Unhealthy(ProbeKind::Liveness),
         "not ready in time" => StopCause::NotReadyInTime,
+        "exposed" => StopCause::Exposed,
         "start timed out" => StopCause::StartTimedOut,
         "owner died" => StopCause::OwnerDied,
         "for its group" => StopCause::Group,
@@ -231,6 +233,7 @@ fn report(word: &str, inside: &str) -> ChildEvent {
             kind: ProbeKind::Liveness,
         },
         "Stalled" => ChildEvent::Stalled,
+        "Exposed" => ChildEvent::Exposed,
         "Exited" => ChildEvent::Exited {
             status: match inside {
                 "KILL" => ExitStatus::Signal(9),

@@ -2,6 +2,8 @@
 
 use super::{fault, io_fault};
 use lair_supervision::{StartFault, StartStage};
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 
 /// A user's numbers.
@@ -9,6 +11,23 @@ pub(super) struct Account {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    name: String,
+    home: String,
+}
+
+impl Account {
+    /// What a login would set, where the manifest does not.
+    pub fn environment(&self, given: &BTreeMap<String, String>) -> Vec<CString> {
+        let own = [
+            ("HOME", &self.home),
+            ("USER", &self.name),
+            ("LOGNAME", &self.name),
+        ];
+        own.into_iter()
+            .filter(|(name, _)| !given.contains_key(*name))
+            .filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())
+            .collect()
+    }
 }
 
 /// Finds a user by name or number.
@@ -31,7 +50,14 @@ pub(super) fn find(user: &str) -> Result<Account, StartFault> {
         .filter_map(|f| f[2].parse().ok())
         .collect();
     groups.push(gid);
-    Ok(Account { uid, gid, groups })
+    let home = line.get(5).filter(|home| !home.is_empty());
+    Ok(Account {
+        uid,
+        gid,
+        groups,
+        name: line[0].clone(),
+        home: home.map_or_else(|| "/".to_owned(), Clone::clone),
+    })
 }
 
 fn unknown(user: &str) -> StartFault {

@@ -3,7 +3,7 @@
 use super::{Shared, spec};
 use crate::backend::{CommandOutcome, StartOrder};
 use crate::cgroup::ModuleGroups;
-use crate::keeper::{CgroupDir, EmptyNote, Ending, ExitNote, SpawnedChild, Streams};
+use crate::keeper::{CgroupDir, EmptyNote, Ending, ExitNote, KeeperClient, SpawnedChild, Streams};
 use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::{ExitStatus, StartFault};
 use std::os::fd::OwnedFd;
@@ -29,9 +29,12 @@ pub(super) async fn run(
     argv: Vec<String>,
     timeout: Duration,
 ) -> CommandOutcome {
-    match spawn(&shared, plan, &groups, argv).await {
+    let Some(keeper) = shared.keepers.living().await else {
+        return CommandOutcome::CouldNotRun("the keeper has been ended".into());
+    };
+    match spawn(&shared, &keeper, plan, &groups, argv).await {
         // On a task of its own: a caller that stops waiting must not leave the command behind.
-        Ok(child) => tokio::spawn(finish(shared, child, timeout))
+        Ok(child) => tokio::spawn(finish(keeper, child, timeout))
             .await
             .unwrap_or_else(|e| CommandOutcome::CouldNotRun(e.to_string())),
         Err(fault) => CommandOutcome::CouldNotRun(fault.message),
@@ -40,6 +43,7 @@ pub(super) async fn run(
 
 async fn spawn(
     shared: &Shared,
+    keeper: &KeeperClient,
     plan: Arc<LaunchPlan>,
     groups: &ModuleGroups,
     argv: Vec<String>,
@@ -67,14 +71,14 @@ async fn spawn(
     let mut join = |dir: &Path, v2, ours| spec.cgroups.extend(CgroupDir::new(dir, v2, ours).ok());
     own_dir.into_iter().for_each(|dir| join(dir, true, true));
     joined.iter().for_each(|dir| join(dir, false, false));
-    shared.keeper.spawn(spec).await.map_err(|refused| {
+    keeper.spawn(spec).await.map_err(|refused| {
         // The keeper removes the group of what it started, and it started nothing.
         let _ = own_dir.map(std::fs::remove_dir);
         super::spawn_fault(refused, &launch)
     })
 }
 
-async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
+async fn finish(keeper: KeeperClient, child: SpawnedChild, timeout: Duration) -> CommandOutcome {
     let SpawnedChild {
         key,
         streams,
@@ -85,13 +89,13 @@ async fn finish(shared: Arc<Shared>, child: SpawnedChild, timeout: Duration) -> 
     // The leader's word counts; what it left in the background is ended with it, which also ends the output.
     let leader = async {
         let note = tokio::time::timeout(timeout, exit).await;
-        let _ = shared.keeper.kill(key);
+        let _ = keeper.kill(key);
         let _: Result<Result<EmptyNote, _>, _> = tokio::time::timeout(VANISH, empty).await;
         note
     };
     let output = tokio::time::timeout(timeout + VANISH, read(streams));
     let (note, output) = tokio::join!(leader, output);
-    let _ = shared.keeper.ack(key);
+    let _ = keeper.ack(key);
     match note {
         Ok(note) => {
             let ending = note

@@ -1,16 +1,19 @@
 //! The grip on one process tree, from its start to the proof that it is gone.
 
-use super::{Shared, command};
+use super::adopt::notify_tag;
+use super::{Shared, command, confine};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
+use crate::confinement::Confinement;
 use crate::facts::pids;
 use crate::keeper::{self, ChildKey, EmptyNote, Ending, ExitNote, KeeperClient, SendFault};
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ExitStatus, Scope, Tri};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -34,7 +37,9 @@ pub(super) struct Grip {
     notify: Option<PathBuf>,
     by_us: AtomicI32,
     released: AtomicBool,
+    frozen: AtomicBool,
     exit: watch::Sender<Option<ChildExit>>,
+    confinement: OnceLock<Confinement>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
 }
@@ -59,7 +64,9 @@ impl Grip {
             notify,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            confinement: OnceLock::new(),
             shared,
         })
     }
@@ -272,6 +279,10 @@ impl Grip {
 
 impl ChildHandle for Grip {
     fn signal(&self, signal: i32, scope: Scope) {
+        // What is held still would take notice of nothing but KILL.
+        if self.frozen.swap(false, Ordering::Relaxed) {
+            let _ = self.groups.freeze(false);
+        }
         self.by_us.store(signal, Ordering::Relaxed);
         let scope = match scope {
             Scope::Leader => keeper::Scope::Leader,
@@ -326,12 +337,26 @@ impl ChildHandle for Grip {
         }
     }
 
+    fn confinement(&self) -> Option<Confinement> {
+        if let Some(known) = self.confinement.get() {
+            return Some(known.clone());
+        }
+        // Of the leader, once: what it takes from itself later is its own business.
+        let seen = confine::observed(self.pid, &self.plan.limits)?;
+        Some(self.confinement.get_or_init(|| seen).clone())
+    }
+
     fn limits(&self) -> HeldLimits {
         self.groups.held()
     }
 
     fn shortfalls(&self) -> Vec<Shortfall> {
         self.shortfalls.clone()
+    }
+
+    fn freeze(&self, still: bool) -> io::Result<()> {
+        self.frozen.store(still, Ordering::Relaxed);
+        self.groups.freeze(still)
     }
 
     fn release(&self) {
@@ -346,6 +371,9 @@ impl Grip {
     fn unlink(&self) {
         if let Some(path) = &self.notify {
             let _ = fs::remove_file(path);
+            if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                self.shared.keepers.unstore(&notify_tag(name));
+            }
         }
     }
 }

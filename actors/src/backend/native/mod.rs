@@ -5,21 +5,32 @@
 //! be known is `unknown`. Never: forks, waits for a pid, or signals a number that it has not verified.
 
 mod account;
+mod adopt;
 mod command;
+mod confine;
 mod grip;
+mod keepers;
 mod notify;
 
 use super::{
-    Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, is_transient,
+    Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor,
+    is_transient,
 };
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
-use crate::keeper::{CgroupDir, KeeperClient, SpawnFault, SpawnSpec, SpawnedChild, Stage};
+use crate::keeper::{
+    CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
+    SpawnedChild, Stage,
+};
+use adopt::Left;
 use grip::Grip;
+use keepers::Keepers;
 use lair_manifests::launch::{Launch, Limits, NativeLaunch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -42,25 +53,78 @@ pub struct NativeBackend {
 }
 
 pub(super) struct Shared {
-    keeper: KeeperClient,
+    keepers: Arc<Keepers>,
+    left: Left,
     options: NativeOptions,
     cgroups: Cgroups,
     starts: Semaphore,
 }
 
 impl NativeBackend {
-    /// Uses a running keeper.
+    /// Uses a running keeper, and no other if it dies.
     #[must_use]
     pub fn new(keeper: KeeperClient, options: NativeOptions) -> Self {
+        Self::inheriting(keeper, None, Inheritance::default(), options)
+    }
+
+    /// Uses a running keeper, another one of this kind when it dies, and has what an earlier life left with it to be
+    /// claimed.
+    #[must_use]
+    pub fn inheriting(
+        keeper: KeeperClient,
+        again: Option<KeeperOptions>,
+        left: Inheritance,
+        options: NativeOptions,
+    ) -> Self {
+        let left = Left::sort(&keeper, left.children, left.stored);
+        let keepers = Keepers::new(keeper, again);
         let cgroups = Cgroups::find(&options.instance);
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
         NativeBackend {
             shared: Arc::new(Shared {
-                keeper,
+                keepers,
+                left,
                 options,
                 cgroups,
                 starts,
             }),
+        }
+    }
+
+    /// The keeper in service.
+    #[must_use]
+    pub fn keeper_pid(&self) -> i32 {
+        self.shared.keepers.itself().pid
+    }
+
+    /// Has the keeper hold duplicates of these descriptors for the next life.
+    pub fn store(&self, tag: CString, fds: Vec<OwnedFd>) {
+        self.shared.keepers.store(tag, fds);
+    }
+
+    /// Changes what the keeper does when this process ends.
+    pub fn set_policy(&self, policy: DeathPolicy) {
+        if let Some(Err(error)) = self
+            .shared
+            .keepers
+            .current()
+            .map(|keeper| keeper.set_policy(policy))
+        {
+            tracing::warn!(%error, "the keeper was not told what to do when lair ends");
+        }
+    }
+
+    /// Resolves when the keeper has been sent everything that was asked of it, or is gone.
+    pub async fn flushed(&self) {
+        if let Some(keeper) = self.shared.keepers.current() {
+            keeper.flushed().await;
+        }
+    }
+
+    /// Kills what is left and waits until the keeper has ended; no other is started.
+    pub async fn shutdown(&self) {
+        if let Some(keeper) = self.shared.keepers.end() {
+            keeper.shutdown().await;
         }
     }
 
@@ -88,9 +152,28 @@ impl Backend for NativeBackend {
 
     fn inject(&self, fault: BackendFault) -> bool {
         match fault {
-            BackendFault::KillKeeper => self.shared.keeper.kill_keeper(),
+            BackendFault::KillKeeper => self
+                .shared
+                .keepers
+                .current()
+                .is_some_and(|k| k.kill_keeper()),
             BackendFault::DropEngine(_) => false,
         }
+    }
+
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        let survivors = self.shared.left.list();
+        Box::pin(async move { survivors })
+    }
+
+    fn adopt(&self, order: StartOrder) -> BoxFuture<Option<Started>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { adopt::adopt(&shared, &order) })
+    }
+
+    fn disown(&self) -> Vec<String> {
+        let keeper = self.shared.keepers.current();
+        keeper.map_or_else(Vec::new, |keeper| self.shared.left.disown(&keeper))
     }
 
     // The keeper has the request already, and carries it out when it comes to it.
@@ -111,6 +194,7 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     let _permit = shared.starts.acquire().await;
     let name = format!("{}.{}", order.id, order.inc);
     let mut spec = spec(&shared, launch, &order, &name)?;
+    free_ports(&order).await?;
     if let Some(data) = &launch.data {
         own_folder(data, spec.uid, spec.gid).map_err(|e| {
             let doing = format!("make {}", data.display());
@@ -118,7 +202,11 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
         })?;
     }
     let notify = if launch.notify {
-        Some(notify::bind(&shared.options.run_dir, &name)?)
+        Some(notify::bind(
+            &shared.options.run_dir,
+            &name,
+            spec.uid.is_some(),
+        )?)
     } else {
         None
     };
@@ -127,14 +215,18 @@ async fn start(shared: Arc<Shared>, order: StartOrder) -> Result<Started, StartF
     }
     let groups = limit(&shared.cgroups, &name, &order.plan.limits)?;
     spec.cgroups.extend(join(&groups));
-    let child = match shared.keeper.spawn(spec).await {
+    let keeper = shared.keepers.living().await.ok_or_else(|| {
+        let gone = "cannot create the process: the keeper has been ended".into();
+        fault(StartStage::Create, None, gone)
+    })?;
+    let child = match keeper.spawn(spec).await {
         Ok(child) => child,
         Err(refused) => {
             groups.unmake();
             return Err(spawn_fault(refused, launch));
         }
     };
-    Ok(grip(shared.clone(), &order, child, groups, notify))
+    Ok(grip(shared.clone(), keeper, &order, child, groups, notify))
 }
 
 /// Makes the groups of a start. What has to hold and doesn't ends it.
@@ -162,8 +254,33 @@ fn join(groups: &ModuleGroups) -> impl Iterator<Item = CgroupDir> {
         .filter_map(|group| CgroupDir::new(&group.dir, group.v2, true).ok())
 }
 
+/// Who starts a module by hand is told before; this is for restarts, whose port somebody else may have taken meanwhile.
+async fn free_ports(order: &StartOrder) -> Result<(), StartFault> {
+    if order.plan.ports.is_empty() {
+        return Ok(());
+    }
+    let plan = order.plan.clone();
+    let look = move || {
+        let (port, taken) = crate::facts::taken_port(&plan.ports)?;
+        Some(format!(
+            "port {} ({}) is taken by {taken}",
+            port.port, port.name
+        ))
+    };
+    // What can't be looked at is left to the module itself.
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Some(message)) => Err(fault(
+            StartStage::PrepareDirs,
+            Some(libc::EADDRINUSE),
+            message,
+        )),
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
 fn grip(
     shared: Arc<Shared>,
+    keeper: KeeperClient,
     order: &StartOrder,
     child: SpawnedChild,
     groups: ModuleGroups,
@@ -183,12 +300,18 @@ fn grip(
     let (ready, path) = match (streams.ready, notify) {
         (Some(fd), _) => (Some(ReadySource::Fd(fd)), None),
         (None, notify) => match notify.and_then(notify::NotifySocket::hand_over) {
-            Some((socket, path)) => (Some(ReadySource::Notify(socket)), Some(path)),
+            Some((socket, path)) => {
+                let tag = adopt::notify_tag(&format!("{}.{}", order.id, order.inc));
+                if let Ok(copy) = socket.try_clone() {
+                    shared.keepers.store(tag, vec![copy]);
+                }
+                (Some(ReadySource::Notify(socket)), Some(path))
+            }
             None => (None, None),
         },
     };
     let grip = Grip::new(
-        shared.keeper.clone(),
+        keeper,
         key,
         process.pid,
         order.plan.clone(),
@@ -218,6 +341,10 @@ fn own_folder(dir: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> 
     };
     if let Some(above) = dir.parent() {
         builder().recursive(true).create(above)?;
+        if uid.is_some() {
+            pass_through(above)?;
+            above.parent().map_or(Ok(()), pass_through)?;
+        }
     }
     match builder().create(dir) {
         Ok(()) if uid.is_none() && gid.is_none() => Ok(()),
@@ -227,6 +354,17 @@ fn own_folder(dir: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> 
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Lets other users through a folder of lair's, to what in it is theirs; they still can't list it.
+fn pass_through(dir: &Path) -> io::Result<()> {
+    let meta = fs::metadata(dir)?;
+    let ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if ours && meta.mode() & 0o001 == 0 {
+        let mode = (meta.mode() | 0o001) & 0o7777;
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// The words of a launch as a request to the keeper.
@@ -246,9 +384,11 @@ fn spec(
     spec.ready = launch.ready_fd;
     if let Some(user) = &launch.user {
         let account = account::find(user)?;
+        spec.env.extend(account.environment(&launch.env));
         (spec.uid, spec.gid, spec.groups) =
             (Some(account.uid), Some(account.gid), Some(account.groups));
     }
+    spec.confine = confine::confine(&order.plan.limits)?;
     if let Some(nofile) = order.plan.limits.nofile {
         let resource = libc::RLIMIT_NOFILE;
         spec.rlimits.push(crate::keeper::Rlimit {
@@ -276,6 +416,10 @@ fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
             format!("change to {}", launch.workdir.display()),
         ),
         Stage::DropPrivileges => (StartStage::DropPrivileges, "become its user".to_owned()),
+        Stage::Confine => (
+            StartStage::DropPrivileges,
+            confine_words(refused.errno).to_owned(),
+        ),
         Stage::Exec => (
             StartStage::Exec,
             format!("execute {}", launch.argv.first().map_or("", String::as_str)),
@@ -286,6 +430,19 @@ fn spawn_fault(refused: SpawnFault, launch: &NativeLaunch) -> StartFault {
         ),
     };
     io_fault(stage, &doing, &io::Error::from_raw_os_error(refused.errno))
+}
+
+/// What could not be taken from it, by what the kernel said.
+fn confine_words(errno: i32) -> &'static str {
+    match errno {
+        libc::EOPNOTSUPP | libc::ENOSYS => {
+            "confine it: this kernel's Landlock can't hold the rules of its sandbox"
+        }
+        libc::EPERM => {
+            "confine it: lair has not the right to give it what it keeps (`cap_add`), or a network of its own"
+        }
+        _ => "confine it",
+    }
 }
 
 fn io_fault(stage: StartStage, doing: &str, e: &io::Error) -> StartFault {

@@ -44,8 +44,22 @@ impl NotifySocket {
 
 /// Binds a socket for one incarnation. Anyone may send to it: who is heard is decided by the kernel's word for the
 /// sender, not by the file's mode.
-pub(super) fn bind(run_dir: &Path, name: &str) -> Result<NotifySocket, StartFault> {
-    try_bind(&run_dir.join("notify"), name)
+///
+/// `for_others`: the child is another user, who has to get to the socket through lair's own folders.
+pub(super) fn bind(
+    run_dir: &Path,
+    name: &str,
+    for_others: bool,
+) -> Result<NotifySocket, StartFault> {
+    let dir = run_dir.join("notify");
+    try_bind(&dir, name)
+        .and_then(|bound| {
+            if for_others {
+                super::pass_through(run_dir)?;
+                super::pass_through(&dir)?;
+            }
+            Ok(bound)
+        })
         .map_err(|e| io_fault(StartStage::PrepareDirs, "bind the notify socket", &e))
 }
 

@@ -1,5 +1,6 @@
 //! The owning end of a link: what callers do with it, and the task's life.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Child;
@@ -13,10 +14,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 
 use super::link::{Link, Live, MAX_MARKER, Pending, State, streams};
-use super::{AdoptedChild, EmptyNote, ExitNote, SendFault, SpawnedChild};
+use super::{AdoptedChild, EmptyNote, ExitNote, Inheritance, SendFault, SpawnedChild};
 use crate::keeper::orphan;
 use crate::keeper::spec::{ChildKey, Ending, ProcessId, Scope, SpawnFault, SpawnSpec, Stage};
-use crate::keeper::wire::{Event, MAX_DATAGRAM, MAX_MEMFD, Request};
+use crate::keeper::wire::{Event, MAX_DATAGRAM, MAX_MEMFD, Request, STORES_SINCE};
 
 type Answer = oneshot::Receiver<Result<SpawnedChild, SpawnFault>>;
 
@@ -24,6 +25,7 @@ type Answer = oneshot::Receiver<Result<SpawnedChild, SpawnFault>>;
 pub(super) struct Handle {
     link: Arc<Link>,
     keeper: ProcessId,
+    version: u32,
     closed: watch::Receiver<bool>,
 }
 
@@ -31,14 +33,15 @@ impl Handle {
     /// Takes over a greeted connection, with the events of a list if one was asked for.
     pub(super) fn start(
         link: Link,
-        keeper: ProcessId,
+        (keeper, version): (ProcessId, u32),
         child: Option<Child>,
         early: Vec<(Event, Vec<OwnedFd>)>,
-    ) -> (Self, Vec<AdoptedChild>) {
-        let mut adopted = Vec::new();
+    ) -> (Self, Inheritance) {
+        let mut left = Inheritance::default();
         for (event, fds) in early {
             match event {
-                Event::Listed { .. } => adopted.extend(adopt(&link, event, fds)),
+                Event::Listed { .. } => left.children.extend(adopt(&link, event, fds)),
+                Event::Stored { tag } => left.stored.push((tag, fds)),
                 other => link.take(other, fds),
             }
         }
@@ -49,9 +52,10 @@ impl Handle {
             Self {
                 link,
                 keeper,
+                version,
                 closed,
             },
-            adopted,
+            left,
         )
     }
 
@@ -64,8 +68,39 @@ impl Handle {
     }
 
     pub(super) async fn closed(&self) {
-        // The sender goes only with the task, and that with the connection: an error says the same.
-        let _ = self.closed.clone().wait_for(|closed| *closed).await;
+        self.closing().await;
+    }
+
+    pub(super) fn closing(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closed = self.closed.clone();
+        async move {
+            // The sender goes only with the task, and that with the connection: an error says the same.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        let table = self.link.table();
+        table.queue.is_empty() || table.state != State::Open
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.link.table().state == State::Gone
+    }
+
+    pub(super) fn store(&self, tag: CString, fds: Vec<OwnedFd>) -> Result<(), SendFault> {
+        if self.version < STORES_SINCE {
+            return Err(SendFault::Os(libc::EOPNOTSUPP));
+        }
+        let mut table = self.link.table();
+        self.link.post(&mut table, &Request::Store { tag }, fds)
+    }
+
+    pub(super) fn unstore(&self, tag: CString) -> Result<(), SendFault> {
+        if self.version < STORES_SINCE {
+            return Ok(());
+        }
+        self.send(&Request::Unstore { tag })
     }
 
     pub(super) fn send(&self, request: &Request) -> Result<(), SendFault> {
@@ -95,11 +130,11 @@ impl Handle {
         }
         .encode(&mut table.scratch);
         let memfd = if table.scratch.len() <= MAX_DATAGRAM {
-            None
+            Vec::new()
         } else if table.scratch.len() <= MAX_MEMFD {
             let memfd = in_memfd(&table.scratch).map_err(|fault| at_request(errno_of(&fault)))?;
             Request::SpawnInMemfd { key }.encode(&mut table.scratch);
-            Some(memfd)
+            vec![memfd]
         } else {
             // No kernel executes that much.
             return Err(SpawnFault {

@@ -19,10 +19,10 @@ use rustix::net::{
 
 use super::handle::Handle;
 use super::link::{Link, register};
-use super::{AdoptedChild, KeeperOptions};
+use super::{Inheritance, KeeperOptions};
 use crate::keeper::KEEPER_VERB;
 use crate::keeper::spec::{DeathPolicy, ProcessId};
-use crate::keeper::wire::{Event, PROTOCOL_VERSION, Request};
+use crate::keeper::wire::{Event, OLDEST_VERSION, PROTOCOL_VERSION, Request};
 
 /// A keeper answers in well under a millisecond; this bound is for a program that is none.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -35,24 +35,33 @@ pub(super) async fn launch(options: &KeeperOptions) -> io::Result<Handle> {
     let (ours, theirs) = pair()?;
     let child = start(options, theirs)?;
     let link = Link::new(register(ours)?);
-    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(&link)).await;
+    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(&link, PROTOCOL_VERSION)).await;
     let (keeper, listen_errno) = match greeted {
-        Ok(Ok(answer)) => answer,
+        Ok(Ok((PROTOCOL_VERSION, keeper, listen_errno))) => (keeper, listen_errno),
+        Ok(Ok(_)) => return Err(discard(child, io::ErrorKind::Unsupported.into())),
         Ok(Err(fault)) => return Err(discard(child, fault)),
         Err(_) => return Err(discard(child, io::ErrorKind::TimedOut.into())),
     };
     if listen_errno != 0 {
         return Err(discard(child, io::Error::from_raw_os_error(listen_errno)));
     }
-    Ok(Handle::start(link, keeper, Some(child), Vec::new()).0)
+    let itself = (keeper, PROTOCOL_VERSION);
+    Ok(Handle::start(link, itself, Some(child), Vec::new()).0)
 }
 
-pub(super) async fn connect(path: &Path) -> io::Result<(Handle, Vec<AdoptedChild>)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    dial(&socket, &SocketAddrUnix::new(path)?)?;
-    let link = Link::new(register(socket)?);
-    let (keeper, _) = greet(&link).await?;
+pub(super) async fn connect(path: &Path) -> io::Result<(Handle, Inheritance)> {
+    let (mut link, mut version) = (dial_at(path)?, PROTOCOL_VERSION);
+    let keeper = loop {
+        let (spoken, keeper, _) = greet(&link, version).await?;
+        if spoken == version {
+            break keeper;
+        }
+        if !(OLDEST_VERSION..version).contains(&spoken) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // An older keeper has said so and hung up: it is asked again, in its own version.
+        (link, version) = (dial_at(path)?, spoken);
+    };
     link.put(&Request::List)?;
     let mut early = Vec::new();
     loop {
@@ -60,9 +69,16 @@ pub(super) async fn connect(path: &Path) -> io::Result<(Handle, Vec<AdoptedChild
         let last = event == Event::ListEnd;
         early.push((event, fds));
         if last {
-            return Ok(Handle::start(link, keeper, None, early));
+            return Ok(Handle::start(link, (keeper, version), None, early));
         }
     }
+}
+
+fn dial_at(path: &Path) -> io::Result<Link> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    dial(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(Link::new(register(socket)?))
 }
 
 /// A program that is no keeper, or an unusable one, is ended here so that no stray process is left.
@@ -103,20 +119,18 @@ fn start(options: &KeeperOptions, socket: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
-async fn greet(link: &Link) -> io::Result<(ProcessId, i32)> {
-    link.put(&Request::Hello {
-        version: PROTOCOL_VERSION,
-    })?;
+/// The version that is answered, the keeper, and why it cannot listen.
+async fn greet(link: &Link, version: u32) -> io::Result<(u32, ProcessId, i32)> {
+    link.put(&Request::Hello { version })?;
     match link.next().await? {
         (
             Event::Hello {
-                version: PROTOCOL_VERSION,
+                version,
                 keeper,
                 listen_errno,
             },
             _,
-        ) => Ok((keeper, listen_errno)),
-        (Event::Hello { .. }, _) => Err(io::ErrorKind::Unsupported.into()),
+        ) => Ok((version, keeper, listen_errno)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Table {
     pub(super) last_key: u64,
     pub(super) pending: HashMap<ChildKey, Pending>,
     pub(super) live: HashMap<ChildKey, Live>,
-    pub(super) queue: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
+    pub(super) queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     pub(super) scratch: Vec<u8>,
     pub(super) state: State,
 }
@@ -121,31 +121,31 @@ impl Link {
     }
 
     pub(super) fn send(&self, request: &Request) -> Result<(), SendFault> {
-        self.post(&mut self.table(), request, None)
+        self.post(&mut self.table(), request, Vec::new())
     }
 
-    fn post(
+    pub(super) fn post(
         &self,
         table: &mut Table,
         request: &Request,
-        fd: Option<OwnedFd>,
+        fds: Vec<OwnedFd>,
     ) -> Result<(), SendFault> {
         request.encode(&mut table.scratch);
-        self.post_scratch(table, fd)
+        self.post_scratch(table, fds)
     }
 
     /// Sends what is in the scratch buffer, behind everything that waits already.
     pub(super) fn post_scratch(
         &self,
         table: &mut Table,
-        fd: Option<OwnedFd>,
+        fds: Vec<OwnedFd>,
     ) -> Result<(), SendFault> {
         if table.state != State::Open {
             return Err(SendFault::KeeperGone);
         }
         self.send_queued(table);
         if table.queue.is_empty() {
-            match self.transmit(&table.scratch, fd.as_ref()) {
+            match self.transmit(&table.scratch, &fds) {
                 Ok(()) => return Ok(()),
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
                 Err(fault) => return Err(refused(&fault)),
@@ -154,23 +154,23 @@ impl Link {
         if table.queue.len() >= MAX_QUEUE {
             return Err(SendFault::Overloaded);
         }
-        table.queue.push_back((table.scratch.clone(), fd));
+        table.queue.push_back((table.scratch.clone(), fds));
         self.queued.notify_one();
         Ok(())
     }
 
     /// A burst of requests comes in one turn of its task: what the keeper has made room for goes out meanwhile.
     fn send_queued(&self, table: &mut Table) {
-        while let Some((bytes, fd)) = table.queue.front()
-            && self.transmit(bytes, fd.as_ref()).is_ok()
+        while let Some((bytes, fds)) = table.queue.front()
+            && self.transmit(bytes, fds).is_ok()
         {
             table.queue.pop_front();
         }
     }
 
-    fn transmit(&self, bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
-        let fds = fd.map(AsFd::as_fd);
-        message::send(self.socket.get_ref().as_fd(), bytes, fds.as_slice())
+    fn transmit(&self, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        message::send(self.socket.get_ref().as_fd(), bytes, &fds)
     }
 
     /// Never ends while the connection lives: sends what is queued whenever the socket takes it.
@@ -182,10 +182,10 @@ impl Link {
             }
             let mut ready = self.socket.writable().await?;
             let mut table = self.table();
-            let Some((bytes, fd)) = table.queue.front() else {
+            let Some((bytes, fds)) = table.queue.front() else {
                 continue;
             };
-            if let Ok(sent) = ready.try_io(|_| self.transmit(bytes, fd.as_ref())) {
+            if let Ok(sent) = ready.try_io(|_| self.transmit(bytes, fds)) {
                 table.queue.pop_front();
                 sent?;
             }
@@ -225,7 +225,7 @@ impl Link {
                     "the keeper could not carry out a request"
                 );
             }
-            Event::Hello { .. } | Event::Listed { .. } | Event::ListEnd => {}
+            Event::Hello { .. } | Event::Listed { .. } | Event::Stored { .. } | Event::ListEnd => {}
         }
     }
 
@@ -277,7 +277,7 @@ impl Link {
         if let Some(live) = table.live.get_mut(&key) {
             live.abandoned = true;
         }
-        if let Err(fault) = self.post(table, &Request::Kill { key }, None) {
+        if let Err(fault) = self.post(table, &Request::Kill { key }, Vec::new()) {
             tracing::warn!(key = key.0, %fault, "an abandoned child could not be killed");
         }
     }
@@ -292,7 +292,7 @@ impl Link {
         if tree_empty && let Some(empty) = live.empty.take() {
             let _ = empty.send(EmptyNote);
         }
-        if live.abandoned && self.post(table, &Request::Ack { key }, None).is_err() {
+        if live.abandoned && self.post(table, &Request::Ack { key }, Vec::new()).is_err() {
             tracing::warn!(key = key.0, "an abandoned child could not be acknowledged");
         }
         table.forget_finished(key);

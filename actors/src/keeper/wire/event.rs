@@ -60,6 +60,11 @@ pub enum Event {
     },
     /// The list is complete.
     ListEnd,
+    /// Descriptors that were stored, as part of a list. Beside it: they.
+    Stored {
+        /// What they are called.
+        tag: CString,
+    },
     /// A request about a child could not be carried out.
     Failed {
         /// Its name; `u64::MAX` when the request could not be read.
@@ -117,6 +122,10 @@ impl Event {
                 tagged(&mut out, 7, *key);
                 out.i32(*errno);
             }
+            Self::Stored { tag } => {
+                out.u8(8);
+                out.text(tag);
+            }
         }
     }
 
@@ -163,6 +172,7 @@ impl Event {
                 key: get_key(&mut input)?,
                 errno: input.i32()?,
             },
+            8 => Self::Stored { tag: input.text()? },
             tag => return Err(WireFault::UnknownTag(tag)),
         };
         input.end()?;

@@ -1,5 +1,7 @@
 //! What a runtime asks of its keeper.
 
+use std::ffi::CString;
+
 use super::fields::{Reader, WireFault, Writer};
 use crate::keeper::spec::{CgroupDir, ChildKey, DeathPolicy, Rlimit, Scope, SpawnSpec};
 
@@ -48,6 +50,16 @@ pub enum Request {
     Shutdown,
     /// What to do when this connection closes.
     Policy(DeathPolicy),
+    /// Keep the descriptors beside this message for the next life of the runtime, in place of those with this tag.
+    Store {
+        /// What they are called.
+        tag: CString,
+    },
+    /// Let go of what is stored under this tag.
+    Unstore {
+        /// What it is called.
+        tag: CString,
+    },
 }
 
 impl Request {
@@ -82,6 +94,14 @@ impl Request {
             Self::Policy(policy) => {
                 out.u8(8);
                 out.option(grace_of(*policy), Writer::u32);
+            }
+            Self::Store { tag } => {
+                out.u8(9);
+                out.text(tag);
+            }
+            Self::Unstore { tag } => {
+                out.u8(10);
+                out.text(tag);
             }
         }
     }
@@ -120,6 +140,8 @@ impl Request {
                 None => DeathPolicy::Keep,
                 Some(grace_ms) => DeathPolicy::Kill { grace_ms },
             }),
+            9 => Self::Store { tag: input.text()? },
+            10 => Self::Unstore { tag: input.text()? },
             tag => return Err(WireFault::UnknownTag(tag)),
         };
         input.end()?;
@@ -180,6 +202,7 @@ fn put_spec(out: &mut Writer<'_>, spec: &SpawnSpec) {
     });
     out.text(&spec.marker);
     out.flag(spec.ready);
+    super::confine::put(out, &spec.confine);
 }
 
 fn get_spec(input: &mut Reader<'_>) -> Result<SpawnSpec, WireFault> {
@@ -209,6 +232,7 @@ fn get_spec(input: &mut Reader<'_>) -> Result<SpawnSpec, WireFault> {
         })?,
         marker: input.text()?,
         ready: input.flag()?,
+        confine: super::confine::get(input)?,
     };
     if spec.argv.first().is_none_or(|program| program.is_empty()) {
         return Err(WireFault::BadValue);

@@ -4,6 +4,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::{collection::vec, option};
 
 use super::{Event, Request};
+use crate::keeper::confine::{Confine, Files, Landlock, OwnNetwork};
 use crate::keeper::spec::{
     CgroupDir, ChildKey, DeathPolicy, ProcessId, Rlimit, Scope, SpawnFault, SpawnSpec, Stage,
 };
@@ -43,8 +44,34 @@ fn spec() -> impl Strategy<Value = SpawnSpec> {
         any::<i32>(),
         any::<[bool; 2]>(),
     );
-    (words, numbers, vec(limit, 0..3), vec(group, 0..3)).prop_map(
-        |(words, numbers, rlimits, cgroups)| {
+    let files = [vec(text(), 0..3), vec(text(), 0..3), vec(text(), 0..3)].prop_map(
+        |[system, read, write]| Files {
+            system,
+            read,
+            write,
+        },
+    );
+    let ports = || option::of(vec(any::<u16>(), 0..3));
+    let landlock =
+        (option::of(files), ports(), ports()).prop_map(|(files, bind, connect)| Landlock {
+            files,
+            bind,
+            connect,
+        });
+    let network = prop_oneof![
+        Just(OwnNetwork::No),
+        Just(OwnNetwork::IfPossible),
+        Just(OwnNetwork::Required)
+    ];
+    let confine = (option::of(any::<u64>()), network, option::of(landlock)).prop_map(
+        |(capabilities, network, landlock)| Confine {
+            capabilities,
+            network,
+            landlock,
+        },
+    );
+    (words, numbers, vec(limit, 0..3), vec(group, 0..3), confine).prop_map(
+        |(words, numbers, rlimits, cgroups, confine)| {
             let (program, rest, env, workdir, marker) = words;
             let ([uid, gid, umask], groups, stop_signal, [no_new_privs, ready]) = numbers;
             let argv = std::iter::once(program).chain(rest).collect();
@@ -62,6 +89,7 @@ fn spec() -> impl Strategy<Value = SpawnSpec> {
                 cgroups,
                 marker,
                 ready,
+                confine,
             }
         },
     )
