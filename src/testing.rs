@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use lair_actors::backend::sim::{OnStop, Script};
 pub use lair_actors::clock::SimClock;
-pub use lair_actors::fault::{ActorKind, Fault};
+pub use lair_actors::fault::{ActorKind, Fault, FaultStream, ScriptedEvent};
 
 /// How often everybody else gets a turn before things count as quiet. A turn runs up to 61 tasks of a current-thread
 /// runtime, those included that were woken in it: a chain of messages takes one or two.

@@ -54,6 +54,7 @@ impl Actor for LogActor {
             LogMsg::Crash { pump: true, .. } => {
                 pump.crash(CrashPoint::Wake);
             }
+            LogMsg::Stall(until) => drop(until.await),
             LogMsg::Crash { pump: false, label } => panic!("injected: {label}"),
         }
         Ok(())

@@ -227,7 +227,12 @@ pub enum ModuleMsg {
     Drained { dropped: u64 },
     /// Test seam.
     Crash(String),
+    /// Fault injection: do nothing until this resolves.
+    Stall(Stall),
 }
+
+/// Resolves when a stalled actor may go on.
+pub type Stall = tokio::sync::oneshot::Receiver<()>;
 
 /// Asked of the keeper of log files. Streams never pass through here: a module's owner hands them to the pump itself,
 /// so that no descriptor is lost with a mailbox.
@@ -240,6 +245,8 @@ pub enum LogMsg {
     Rotate { id: ChildId, inc: u64 },
     /// Test seam: panic in the actor, or in the pump.
     Crash { pump: bool, label: String },
+    /// Fault injection: do nothing until this resolves.
+    Stall(Stall),
 }
 
 /// Asked of the prober of everything.
@@ -260,6 +267,8 @@ pub enum HealthMsg {
     },
     /// Test seam.
     Crash(String),
+    /// Fault injection: do nothing until this resolves.
+    Stall(Stall),
 }
 
 /// What the health actor needs to watch one incarnation.

@@ -104,6 +104,7 @@ impl Actor for ModuleActor {
             }
             ModuleMsg::Sight(_) => {}
             ModuleMsg::Drained { dropped } => state.finish(dropped),
+            ModuleMsg::Stall(until) => drop(until.await),
             ModuleMsg::Crash(label) => panic!("injected: {label}"),
         }
         Ok(())

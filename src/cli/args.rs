@@ -1,9 +1,9 @@
 //! The command line: verbs, flags, and an example for each verb.
 
 pub use super::flags::{
-    Call, Completion, Down, Events, Explain, Files, Kill, Load, Logs, ModeArg, Names, Plan, Ps,
-    Run, Schema, SchemaArg, Serve, Start, Status, Stop, StopWait, StreamArg, Up, UpWait, Wait,
-    WaitArg, Why,
+    ActorArg, Call, Chaos, Completion, Down, Events, Explain, FaultArg, Files, Inject, Kill, Load,
+    Logs, ModeArg, Names, OutputArg, Plan, Ps, Run, Schema, SchemaArg, Serve, Start, Status, Stop,
+    StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
 };
 use super::style::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -146,6 +146,16 @@ pub enum Verb {
     /// Say what this machine offers and lacks.
     #[command(after_help = "Example:\n  lair doctor")]
     Doctor,
+    /// Break something on purpose; the daemon must run with --allow-faults.
+    #[command(
+        after_help = "Example:\n  lair inject crash redis --signal SEGV --label drill\n  lair inject fail-start redis --stage exec --errno ENOENT\n  lair inject stall health --for 5s\n  lair inject kill-keeper"
+    )]
+    Inject(Inject),
+    /// Break things by a schedule or by chance, then check that every promise was kept.
+    #[command(
+        after_help = "Example:\n  lair chaos --seed 7 --for 30s\n  lair chaos drill.jsonl -o json"
+    )]
+    Chaos(Chaos),
     /// Call any method of the bridge.
     #[command(after_help = "Example:\n  lair call module.status '{\"name\":\"redis\"}'")]
     Call(Call),

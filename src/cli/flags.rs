@@ -348,6 +348,150 @@ pub struct Explain {
     pub mode: Option<ModeArg>,
 }
 
+/// `lair inject`
+#[derive(Debug, Args)]
+pub struct Inject {
+    /// What.
+    #[command(subcommand)]
+    pub fault: FaultArg,
+    /// Marks everything that follows from it.
+    #[arg(long, global = true, default_value = "by-hand")]
+    pub label: String,
+}
+
+/// Something bad.
+#[derive(Debug, clap::Subcommand)]
+pub enum FaultArg {
+    /// Send a signal to a module's leader, as a stranger would.
+    Crash {
+        /// Which module.
+        name: String,
+        /// Which signal.
+        #[arg(short, long, value_parser = signal, default_value = "KILL")]
+        signal: i32,
+    },
+    /// Stop a module's whole tree (STOP).
+    Pause {
+        /// Which module.
+        name: String,
+        /// Let it go on after this long.
+        #[arg(long = "for", value_parser = parse_duration, value_name = "DURATION")]
+        time: Option<Duration>,
+    },
+    /// Let a paused module go on.
+    Resume {
+        /// Which module.
+        name: String,
+    },
+    /// Let the next start of a module fail.
+    FailStart {
+        /// Which module.
+        name: String,
+        /// At which step: exec, create, change_dir, ...
+        #[arg(long, default_value = "exec")]
+        stage: String,
+        /// The system's error, by name or number.
+        #[arg(long, value_parser = errno, default_value = "ENOENT")]
+        errno: i32,
+    },
+    /// Let the next writes of a module's log fail.
+    FailLog {
+        /// Which module.
+        name: String,
+        /// The system's error, by name or number.
+        #[arg(long, value_parser = errno, default_value = "ENOSPC")]
+        errno: i32,
+        /// How many writes.
+        #[arg(long, default_value_t = 1)]
+        count: u64,
+    },
+    /// Keep nothing more of a stream: what comes is dropped and counted.
+    CloseStream {
+        /// Which module.
+        name: String,
+        /// Which stream.
+        #[arg(value_enum)]
+        stream: OutputArg,
+    },
+    /// Panic in an actor.
+    Panic {
+        /// Which actor.
+        #[arg(value_enum)]
+        actor: ActorArg,
+        /// Whose, for `module`.
+        name: Option<String>,
+    },
+    /// Keep an actor from doing anything for a time.
+    Stall {
+        /// Which actor.
+        #[arg(value_enum)]
+        actor: ActorArg,
+        /// Whose, for `module`.
+        name: Option<String>,
+        /// How long.
+        #[arg(long = "for", value_parser = parse_duration, value_name = "DURATION", default_value = "5s")]
+        time: Duration,
+    },
+    /// KILL the keeper, the parent of all native modules.
+    KillKeeper,
+    /// Lose the container engine for a time.
+    DropEngine {
+        /// How long.
+        #[arg(long = "for", value_parser = parse_duration, value_name = "DURATION", default_value = "10s")]
+        time: Duration,
+    },
+}
+
+/// A stream that a module writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// An actor of lair's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ActorArg {
+    /// The root: the daemon ends with 70.
+    Root,
+    /// The owner of a module's run.
+    Module,
+    /// The keeper of log files.
+    Log,
+    /// The pump behind it.
+    Pump,
+    /// The prober.
+    Health,
+}
+
+fn errno(word: &str) -> Result<i32, String> {
+    super::inject::errno(word).ok_or_else(|| format!("there is no error {word:?}"))
+}
+
+/// `lair chaos`
+#[derive(Debug, Args)]
+pub struct Chaos {
+    /// A schedule: a JSON object a line. Without one, chance decides.
+    pub schedule: Option<PathBuf>,
+    /// Seed of chance; the same seed and modules give the same schedule.
+    #[arg(long, default_value_t = 1, conflicts_with = "schedule")]
+    pub seed: u64,
+    /// How long, by chance.
+    #[arg(long = "for", value_parser = parse_duration, value_name = "DURATION", default_value = "30s", conflicts_with = "schedule")]
+    pub time: Duration,
+    /// Only these modules; default: all.
+    #[arg(long = "module", value_name = "NAME")]
+    pub modules: Vec<String>,
+    /// Also kill the keeper and panic in the log, health and module actors.
+    #[arg(long, conflicts_with = "schedule")]
+    pub severe: bool,
+    /// Print the schedule that chance makes, and do nothing.
+    #[arg(long, conflicts_with = "schedule")]
+    pub print: bool,
+}
+
 /// `lair plan`
 #[derive(Debug, Args)]
 pub struct Plan {

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod bundle;
+mod chaos;
 pub mod error;
 pub mod exit;
 mod fast;
@@ -13,6 +14,7 @@ mod find;
 pub mod flags;
 mod hand_over;
 mod host;
+mod inject;
 mod lifecycle;
 mod log;
 mod notify;
@@ -104,6 +106,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
         Verb::Why(args) => why::why(global, args),
+        Verb::Inject(args) => inject::inject(global, args),
+        Verb::Chaos(args) => chaos::chaos(global, args),
         Verb::Call(args) => query::call(global, args),
         Verb::Logs(args) => watch::logs(global, args),
         Verb::Events(args) => watch::events(global, args),

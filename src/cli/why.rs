@@ -58,7 +58,7 @@ impl Source {
                 let value: Value = client.get("module.why", &params)?;
                 serde_json::from_value(value).map_err(|e| query::broken(&e))
             }
-            Source::Files(logs) => Ok(recorded(logs, name, run)?),
+            Source::Files(logs) => Ok(recorded(logs, name, run, false)?),
         }
     }
 }

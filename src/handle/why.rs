@@ -26,7 +26,7 @@ impl RuntimeHandle {
     /// As [`RuntimeHandle::why`].
     pub fn why_with(&self, name: &str, run: Option<i64>, lines: usize) -> Result<Dossier, Refused> {
         let Some(view) = self.inner.board.get(name) else {
-            return recorded(self.log_dir(), name, run);
+            return recorded(self.log_dir(), name, run, false);
         };
         let newest = view.child.inc;
         let run = match run {
@@ -49,7 +49,7 @@ impl RuntimeHandle {
             }
             return Ok(dossier);
         }
-        recorded(self.log_dir(), name, i64::try_from(run).ok())
+        recorded(self.log_dir(), name, i64::try_from(run).ok(), true)
     }
 }
 
@@ -57,11 +57,16 @@ fn never_started(view: &View) -> bool {
     matches!(view.child.phase, Phase::Down(DownReason::NeverStarted))
 }
 
-/// The dossier on disk.
+/// The dossier on disk; of a module that is `loaded`, so known though it may have none yet.
 ///
 /// # Errors
 /// As [`RuntimeHandle::why`].
-pub(crate) fn recorded(log_dir: &Path, name: &str, run: Option<i64>) -> Result<Dossier, Refused> {
+pub(crate) fn recorded(
+    log_dir: &Path,
+    name: &str,
+    run: Option<i64>,
+    loaded: bool,
+) -> Result<Dossier, Refused> {
     let unreadable = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::InvalidInput => denied(DeniedReason::UnknownModule, name),
         _ => Refused::new(
@@ -71,8 +76,10 @@ pub(crate) fn recorded(log_dir: &Path, name: &str, run: Option<i64>) -> Result<D
         .help("`lair logs NAME` shows what the module printed"),
     };
     let runs = dossier::kept_runs(log_dir, name).map_err(unreadable)?;
-    let Some(&newest) = runs.last() else {
-        return Err(denied(DeniedReason::UnknownModule, name));
+    let newest = match runs.last() {
+        Some(newest) => *newest,
+        None if loaded => 0,
+        None => return Err(denied(DeniedReason::UnknownModule, name)),
     };
     let wanted = match run {
         None => newest,

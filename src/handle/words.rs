@@ -182,6 +182,8 @@ pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
         .help(
             "start lair with --allow-faults, or set `runtime.faults: true`, on a machine for tests",
         ),
+        DeniedReason::Unsupported => Refused::new("unsupported", "nothing here can do that".into())
+            .help("faults of an engine need one, and scripted events the simulated backend: see docs/injection.md"),
         DeniedReason::NotPermitted => Refused::new(
             "mode_unavailable",
             format!("no backend here can run `{name}`"),

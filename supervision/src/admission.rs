@@ -62,6 +62,8 @@ pub enum DeniedReason {
     InjectionDisabled,
     /// The peer may not.
     NotPermitted,
+    /// Nothing here can do that: a fault of an engine where there is none, a scripted event for a real process.
+    Unsupported,
 }
 
 /// Whether a child may be forgotten: only when nothing runs and nothing is pending.

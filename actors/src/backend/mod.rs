@@ -178,6 +178,10 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn shortfalls(&self) -> Vec<Shortfall> {
         Vec::new()
     }
+    /// Scripted children only: it ends like this, now. `false`: it is a real one.
+    fn end(&self, _status: ExitStatus) -> bool {
+        false
+    }
     /// Holds the whole tree still, or lets it go on. A child that is told to end is let go first.
     ///
     /// # Errors
@@ -188,6 +192,15 @@ pub trait ChildHandle: Send + Sync + 'static {
     }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
+}
+
+/// Something bad that only a backend can do to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendFault {
+    /// KILL the keeper of native children.
+    KillKeeper,
+    /// Lose the engine for a time.
+    DropEngine(Duration),
 }
 
 /// One way to run modules.
@@ -222,6 +235,14 @@ pub trait Backend: Send + Sync + 'static {
     /// that is then ended. For backends that do not undo at once; may be called for a start that is over.
     fn give_up(&self, id: &ChildId, inc: u64) {
         let _ = (id, inc);
+    }
+    /// Does something bad on purpose. `false`: this backend has no such thing.
+    fn inject(&self, _fault: BackendFault) -> bool {
+        false
+    }
+    /// Are its children scripted? Then events of theirs may be made up.
+    fn simulated(&self) -> bool {
+        false
     }
 }
 

@@ -121,6 +121,10 @@ impl Backend for SimBackend {
         "sim"
     }
 
+    fn simulated(&self) -> bool {
+        true
+    }
+
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         self.starts.fetch_add(1, Ordering::Relaxed);
         let (script, fault) = self.next(order.id.as_str());
@@ -290,6 +294,11 @@ impl ChildHandle for SimChild {
 
     fn tree(&self) -> Tree {
         Tree::None
+    }
+
+    fn end(&self, status: ExitStatus) -> bool {
+        self.end_after(Duration::ZERO, status);
+        true
     }
 
     fn release(&self) {

@@ -24,6 +24,8 @@ pub struct Shelf {
     pins: HashMap<Arc<str>, u64>,
     pub(super) keys: u64,
     pub(super) notices: Vec<LogFault>,
+    /// Fault injection: whose writes fail, how, and how many more.
+    failing: Option<(Arc<str>, i32, u64)>,
 }
 
 impl Shelf {
@@ -37,6 +39,7 @@ impl Shelf {
             pins: HashMap::new(),
             keys: 0,
             notices: Vec::new(),
+            failing: None,
         }
     }
 
@@ -101,6 +104,24 @@ impl Shelf {
         leftovers
             .into_iter()
             .for_each(|name| self.upkeep.sweep(module, name));
+    }
+
+    /// Fault injection: the next `count` writes of a module's log fail with this error.
+    pub fn fail_writes(&mut self, module: Arc<str>, errno: i32, count: u64) {
+        self.failing = Some((module, errno, count));
+    }
+
+    /// What is to fail of this module, once.
+    pub(super) fn injected(&mut self, module: &str) -> Result<(), LogFault> {
+        let Some((_, errno, left)) = self.failing.as_mut().filter(|(m, ..)| **m == *module) else {
+            return Ok(());
+        };
+        let errno = *errno;
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.failing = None;
+        }
+        Err(LogFault::io("write", Errno::from_raw_os_error(errno)))
     }
 
     /// Which segments of a module are being written.

@@ -187,6 +187,7 @@ impl RunFiles {
         now: Instant,
     ) -> Result<usize, LogFault> {
         let lane = self.lane(stream);
+        shelf.injected(&self.module)?;
         self.ready(shelf, lane, now)?;
         if self.lanes[lane].torn {
             append(shelf, self.key + lane as u64, b"\n")?;

@@ -91,6 +91,7 @@ impl Actor for HealthActor {
             HealthMsg::ProbeDone(done) => state.done(*done),
             HealthMsg::Tick { id, inc, what } => state.tick(&id, inc, what.0),
             HealthMsg::Crash(why) => crash(&why),
+            HealthMsg::Stall(until) => drop(until.await),
         }
         Ok(())
     }

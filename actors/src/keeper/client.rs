@@ -298,6 +298,12 @@ impl KeeperClient {
         self.handle.keeper()
     }
 
+    /// Fault injection: KILLs the keeper. `false`: it is gone already.
+    #[must_use]
+    pub fn kill_keeper(&self) -> bool {
+        super::family::signal_verified(self.handle.keeper(), libc::SIGKILL, false).is_ok()
+    }
+
     /// How many requests the keeper reported as failed.
     #[must_use]
     pub fn failures(&self) -> u64 {

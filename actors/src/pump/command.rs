@@ -146,6 +146,16 @@ pub(super) enum Command {
     },
     Disown,
     Crash(CrashPoint),
+    FailWrites {
+        module: Arc<str>,
+        errno: i32,
+        count: u64,
+    },
+    Discard {
+        key: StreamKey,
+        stream: StreamName,
+    },
+    Stall(Duration),
     Stop,
 }
 

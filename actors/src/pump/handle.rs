@@ -13,7 +13,7 @@ use std::time::Duration;
 use regex_lite::Regex;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::files::{LogFault, LogFormat, LogPolicy, UpkeepOptions, check_module_name};
+use crate::files::{LogFault, LogFormat, LogPolicy, StreamName, UpkeepOptions, check_module_name};
 
 use super::command::{AttachFault, Command, CrashPoint, Drained, PumpEvent, StreamKey, Streams};
 use super::kept::KeptDesk;
@@ -245,6 +245,25 @@ impl Pump {
     /// Test seam: panics in the pump's work at the point given.
     pub fn crash(&self, point: CrashPoint) -> bool {
         self.send(Command::Crash(point))
+    }
+
+    /// Fault injection: the next `count` writes of a module's log fail with this error.
+    pub fn fail_writes(&self, module: Arc<str>, errno: i32, count: u64) -> bool {
+        self.send(Command::FailWrites {
+            module,
+            errno,
+            count,
+        })
+    }
+
+    /// Fault injection: what this stream brings from now on is read, dropped and counted.
+    pub fn discard(&self, key: StreamKey, stream: StreamName) -> bool {
+        self.send(Command::Discard { key, stream })
+    }
+
+    /// Fault injection: the pump does nothing at all for a time.
+    pub fn stall(&self, time: Duration) -> bool {
+        self.send(Command::Stall(time))
     }
 
     /// Commands not yet taken up.

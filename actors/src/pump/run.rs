@@ -41,6 +41,8 @@ pub(super) struct Pipe {
     pub gathering: bool,
     pub gather_alarm: bool,
     pub sized: bool,
+    /// A fault was injected: what it brings is dropped and counted.
+    pub discard: bool,
 }
 
 pub(super) struct Drain {
@@ -80,6 +82,7 @@ impl Pipe {
             gathering: false,
             gather_alarm: false,
             sized: false,
+            discard: false,
         }
     }
 }

@@ -12,9 +12,9 @@ use memchr::memchr_iter;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 
-use crate::files::LogFault;
+use crate::files::{LogFault, StreamName, Tally};
 
-use super::command::{CrashPoint, PumpEvent};
+use super::command::{CrashPoint, PumpEvent, StreamKey};
 use super::job::{Input, Poured, READ};
 use super::kept::Line;
 use super::run::SIDES;
@@ -115,6 +115,16 @@ impl State {
                 Err(_) => return Got::End,
             }
         };
+        if pipe.discard {
+            let new = &self.desk.input[have..have + count];
+            let lines = memchr_iter(b'\n', new).count() as u64;
+            run.stats.add_read(count as u64, lines, since_boot());
+            run.stats.add_dropped(Tally {
+                bytes: count as u64,
+                lines,
+            });
+            return Got::Bytes(count);
+        }
         pipe.piece.clear();
         if !pipe.sized && count >= FULL {
             pipe.sized = true;
@@ -135,6 +145,17 @@ impl State {
         }
         self.desk.crash_at(CrashPoint::Read);
         Got::Bytes(count)
+    }
+
+    /// Fault injection: from now on what this stream brings is dropped and counted.
+    pub(super) fn discard(&mut self, key: &StreamKey, stream: StreamName) {
+        let Some(side) = SIDES.iter().position(|s| *s == stream) else {
+            return;
+        };
+        let run = self.index.get(key).and_then(|&s| self.runs[s].as_mut());
+        if let Some(pipe) = run.and_then(|r| r.pipes[side].as_mut()) {
+            pipe.discard = true;
+        }
     }
 
     /// Brings the job to its end, whoever began it.

@@ -260,6 +260,13 @@ impl State {
             }
             Command::Disown => self.disown(),
             Command::Crash(point) => self.desk.crash = Some(point),
+            Command::FailWrites {
+                module,
+                errno,
+                count,
+            } => self.shelf.fail_writes(module, errno, count),
+            Command::Discard { key, stream } => self.discard(&key, stream),
+            Command::Stall(time) => std::thread::sleep(time),
             Command::Stop => self.stopping = true,
         }
     }

@@ -2,14 +2,17 @@
 
 use super::RootState;
 use crate::backend::StartOrder;
+use crate::dossier::Ended;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
+use crate::view::View;
 use crate::vram::Vram;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
     Uptime, decide,
 };
 use ractor::Actor;
+use std::sync::Arc;
 
 /// What one decision still asks for.
 pub(super) struct Todo {
@@ -293,6 +296,14 @@ impl RootState {
             }),
         );
         known.arm(&*clock, timer, armed);
+    }
+
+    /// Hands a run that has ended to those who write down how.
+    pub(super) fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<View>>) {
+        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
+            let after = self.args.board.get(id.as_str());
+            archive.keep(Ended { run, before, after });
+        }
     }
 
     pub(super) fn entomb(&mut self, id: &ChildId) {

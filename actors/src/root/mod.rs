@@ -16,7 +16,7 @@ mod table;
 use crate::backend::Backend;
 use crate::backend::container::News;
 use crate::clock::Clock;
-use crate::dossier::{Archive, Ended};
+use crate::dossier::Archive;
 use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::{GpuDesk, Sampler};
@@ -109,6 +109,8 @@ pub struct RootState {
     starts: u64,
     /// Children that are not down.
     up: usize,
+    /// Fault injection: the root does nothing until this resolves.
+    stalled: Option<crate::messages::Stall>,
     drain: Option<Drain>,
     groups: Groups,
 }
@@ -150,6 +152,7 @@ impl Actor for RootActor {
             owners: HashMap::new(),
             starts: 0,
             up: 0,
+            stalled: None,
             drain: None,
             groups: Groups::default(),
         })
@@ -216,7 +219,11 @@ impl Actor for RootActor {
                 label,
                 reply,
             } => {
-                let _ = reply.send(state.inject(fault, label));
+                let answer = state.inject(fault, label).await;
+                let _ = reply.send(answer);
+                if let Some(until) = state.stalled.take() {
+                    let _ = until.await;
+                }
             }
             RootMsg::Report { id, inc, report } => state.report(&id, inc, report).await,
             RootMsg::Health { id, inc, change } => state.health(&id, inc, change).await,
@@ -457,14 +464,6 @@ impl RootState {
         }
     }
 
-    /// Hands a run that has ended to those who write down how.
-    fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<crate::view::View>>) {
-        if let (Some(archive), Some(before)) = (&self.args.archive, before) {
-            let after = self.args.board.get(id.as_str());
-            archive.keep(Ended { run, before, after });
-        }
-    }
-
     /// Takes in what was reported or has fallen due, with why it happened.
     async fn hear(&mut self, id: &ChildId, inc: u64, event: ChildEvent) {
         let known = self.children.get_mut(id);
@@ -522,14 +521,21 @@ impl RootState {
     }
 
     fn log_state(&mut self, id: &ChildId, inc: u64, fault: Option<String>, dropped: u64) {
-        if self.children.get(id).is_none_or(|k| k.child.inc != inc) {
+        let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
             return;
-        }
+        };
+        let over = fault.is_none();
+        let label = if over {
+            known.log_injected.take()
+        } else {
+            known.log_injected.clone()
+        };
+        let origin = label.map_or(Origin::Observed, |label| Origin::Injected { label });
         let kind = match fault {
             Some(fault) => NoticeKind::LogDegraded { fault },
             None => NoticeKind::LogRecovered { dropped },
         };
-        self.publish(id, kind, Origin::Observed);
+        self.publish(id, kind, origin);
     }
 
     async fn actor_gone(

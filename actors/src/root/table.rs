@@ -40,6 +40,10 @@ pub(super) struct Managed {
     pub fail_next: Option<(StartFault, String)>,
     /// Label of a fault whose effect on this incarnation is still to be seen.
     pub injected: Option<(u64, String)>,
+    /// Label of a fault that keeps this incarnation's end from being known.
+    pub blinded: Option<(u64, String)>,
+    /// Label of a fault of the log that is not over.
+    pub log_injected: Option<String>,
     /// Its current run was ready in an earlier life of the runtime.
     pub served: bool,
     /// What the ledger says of it.
@@ -68,6 +72,8 @@ impl Managed {
             started: 0,
             fail_next: None,
             injected: None,
+            blinded: None,
+            log_injected: None,
             served: false,
             noted: None,
             timers: Vec::new(),
@@ -175,6 +181,16 @@ impl Managed {
             if ends {
                 self.injected = None;
             }
+            return Some(Origin::Injected { label });
+        }
+        let unknown = matches!(
+            event,
+            ChildEvent::Exited {
+                status: lair_supervision::ExitStatus::Unknown,
+                ..
+            }
+        );
+        if let Some((_, label)) = self.blinded.take_if(|(of, _)| *of == inc && unknown) {
             return Some(Origin::Injected { label });
         }
         let unasked = match self.child.phase {

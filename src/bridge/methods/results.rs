@@ -86,6 +86,7 @@ pub fn denied(name: &str, reason: DeniedReason) -> RpcError {
         DeniedReason::InjectionDisabled => {
             ("injection_disabled", "the fault gate is closed".to_owned())
         }
+        DeniedReason::Unsupported => ("unsupported", "nothing here can do that".to_owned()),
         DeniedReason::NotPermitted => ("not_permitted", "this peer may not".to_owned()),
     };
     RpcError::refused(code, &message)

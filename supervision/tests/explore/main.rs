@@ -2,6 +2,7 @@
 //!
 //! A world of one child answers effects in every way a backend may; after every step the invariants are checked.
 
+mod histories;
 mod invariants;
 mod world;
 

@@ -146,6 +146,11 @@ impl World {
         all
     }
 
+    /// Is nothing running, and nothing on its way?
+    pub fn is_over(&self) -> bool {
+        self.child.is_down() && self.process == Process::None
+    }
+
     /// As the runtime does to every child before an ordered shutdown.
     pub fn marked_as_draining(&self) -> World {
         let mut next = self.clone();

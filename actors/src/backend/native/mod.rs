@@ -14,7 +14,8 @@ mod notify;
 mod secrets;
 
 use super::{
-    Backend, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor, is_transient,
+    Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor,
+    is_transient,
 };
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
 use crate::keeper::{
@@ -148,6 +149,17 @@ impl Backend for NativeBackend {
 
     fn start(&self, order: StartOrder) -> BoxFuture<Result<Started, StartFault>> {
         Box::pin(start(self.shared.clone(), order))
+    }
+
+    fn inject(&self, fault: BackendFault) -> bool {
+        match fault {
+            BackendFault::KillKeeper => self
+                .shared
+                .keepers
+                .current()
+                .is_some_and(|k| k.kill_keeper()),
+            BackendFault::DropEngine(_) => false,
+        }
     }
 
     fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
