@@ -13,6 +13,7 @@ use lair_actors::clock::Clock;
 use lair_actors::messages::RootMsg;
 use lair_manifests::config::RuntimeConfig;
 use lair_manifests::facts::EngineFacts;
+use lair_manifests::launch::{Launch, LaunchPlan};
 use ractor::ActorRef;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -125,6 +126,33 @@ fn fact(found: Finding) -> EngineFacts {
         version: found.info.as_ref().ok().map(|i| i.version.clone()),
         usable: found.info.map(|_| ()).map_err(|fault| fault.to_string()),
     }
+}
+
+/// Which engine `auto` is: the first that answers and may be used.
+pub(crate) fn with_engine(
+    mut plan: LaunchPlan,
+    engines: &[EngineFacts],
+    config: &RuntimeConfig,
+) -> LaunchPlan {
+    let Launch::Container(launch) = &mut plan.launch else {
+        return plan;
+    };
+    let named = launch.engine.clone();
+    let mut usable = engines
+        .iter()
+        .filter(|e| e.usable.is_ok() && config.engine_enabled(&e.name));
+    let found = usable.find(|e| named == "auto" || named == e.name);
+    if let Some(engine) = found {
+        launch.engine.clone_from(&engine.name);
+        let version = engine.version.as_deref().unwrap_or("of unknown version");
+        let why = match named.as_str() {
+            "auto" => "the first that answers",
+            _ => "as the manifest says",
+        };
+        let line = format!("engine: {} {version}, {why}", engine.name);
+        plan.explanation.push(line);
+    }
+    plan
 }
 
 /// One line on an engine for people.

@@ -16,6 +16,7 @@ mod folders;
 pub mod handle;
 mod ports;
 mod prepare;
+pub mod reload;
 pub mod resources;
 mod resume;
 mod runtime;

@@ -15,7 +15,8 @@ use lair_supervision::Phase;
 /// # Errors
 /// `lan_not_allowed`.
 pub(crate) fn allow(inner: &Inner, mut plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
-    let keys = &inner.config.exposure;
+    let config = inner.config();
+    let keys = &config.exposure;
     plan.limits.exposure_enforced |= keys.mode == OnExposure::Enforce;
     let open = plan.ports.iter().find(|port| port.is_for_others());
     let Some(open) = open.filter(|_| !keys.allow_lan) else {

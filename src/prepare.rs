@@ -7,7 +7,7 @@ use crate::containers;
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused};
 use crate::resources::Cards;
 use lair_actors::cgroup::Limit;
-use lair_manifests::launch::{Launch, LaunchPlan, Mode};
+use lair_manifests::launch::{LaunchPlan, Mode};
 use lair_manifests::module::ModuleManifest;
 use lair_manifests::plan::PATH;
 use lair_manifests::stack::Group;
@@ -26,6 +26,10 @@ pub(crate) fn prepare(
     source: ManifestSource,
     options: &LoadOptions,
 ) -> Result<Vec<LaunchPlan>, Refused> {
+    let file = match &source {
+        ManifestSource::File(path) => Some(same_path(path)),
+        ManifestSource::Text { .. } => None,
+    };
     let (source, vouched) = read(source)?;
     let stack = parse_stack(&source).map_err(|problems| invalid(&problems))?;
     if !options.args.is_empty() && stack.modules.len() > 1 {
@@ -35,7 +39,16 @@ pub(crate) fn prepare(
         )
         .help("name one module, or put the arguments into the manifest"));
     }
-    plan_all(inner, &source, vouched, &stack, options)
+    let mut plans = plan_all(inner, &source, vouched, &stack, options)?;
+    for plan in &mut plans {
+        plan.source.clone_from(&file);
+    }
+    Ok(plans)
+}
+
+/// One name for a file, however it is reached.
+pub(crate) fn same_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn plan_all(
@@ -47,11 +60,10 @@ fn plan_all(
 ) -> Result<Vec<LaunchPlan>, Refused> {
     let mut context = context(inner, options);
     let mut cards = Cards::of(inner, stack);
-    let engines = if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
-        containers::facts(&inner.engines)
-    } else {
-        Vec::new()
-    };
+    let mut engines = Vec::new();
+    if stack.modules.iter().any(|m| m.runtime.container.is_some()) {
+        engines = containers::facts(&inner.engines);
+    }
     let (mut plans, mut problems, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (index, module) in stack.modules.iter().enumerate() {
         if let Some(cards) = &cards {
@@ -63,8 +75,8 @@ fn plan_all(
         match choose(inner, module, &host, &trusted, source, options) {
             Ok(selected) => match plan(module, &selected, &context) {
                 Ok(plan) => {
-                    let plan = grouped(stack, with_engine(plan, &host, inner));
-                    let plan = crate::ports::allow(inner, plan)?;
+                    let plan = containers::with_engine(plan, &host.engines, &inner.config());
+                    let plan = crate::ports::allow(inner, grouped(stack, plan))?;
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
                     }
@@ -128,32 +140,6 @@ fn host_facts(inner: &Inner, context: &PlanContext) -> HostFacts {
     }
 }
 
-/// Which engine `auto` is: the first that answers.
-fn with_engine(mut plan: LaunchPlan, host: &HostFacts, inner: &Inner) -> LaunchPlan {
-    let Launch::Container(launch) = &mut plan.launch else {
-        return plan;
-    };
-    let usable = |e: &&facts::EngineFacts| e.usable.is_ok() && inner.config.engine_enabled(&e.name);
-    let named = launch.engine.clone();
-    let found = host
-        .engines
-        .iter()
-        .filter(usable)
-        .find(|e| named == "auto" || named == e.name);
-    if let Some(engine) = found {
-        launch.engine.clone_from(&engine.name);
-        let version = engine.version.as_deref().unwrap_or("of unknown version");
-        let why = if named == "auto" {
-            "the first that answers"
-        } else {
-            "as the manifest says"
-        };
-        let line = format!("engine: {} {version}, {why}", engine.name);
-        plan.explanation.push(line);
-    }
-    plan
-}
-
 /// Refuses what the manifest insists on and can't be held here: better no module than one without its bounds.
 fn enforceable(inner: &Inner, plan: LaunchPlan) -> Result<LaunchPlan, Refused> {
     let name = plan.spec.id.as_str();
@@ -206,7 +192,7 @@ fn choose(
         module,
         &host,
         &policy,
-        &inner.config,
+        &inner.config(),
         options.preference,
         options.fallback,
         trusted,

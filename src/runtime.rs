@@ -27,7 +27,7 @@ use lair_supervision::account::Rules;
 use ractor::{Actor, ActorCell, ActorRef};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 /// How a runtime shall be.
@@ -232,13 +232,13 @@ impl Runtime {
             orders,
             seed: options.seed,
             memory_total: facts::host().memory_total,
+            engines: Arc::new(engines),
             cgroups: native.as_ref().map(|native| native.cgroups().clone()),
             native,
             rules: rules(&options.config),
             gpus: meter.gpus.clone(),
             meter,
-            config: options.config,
-            engines: Arc::new(engines),
+            config: RwLock::new(Arc::new(options.config)),
             lock: Mutex::new(lock),
         };
         let real = inner.native.is_some();
@@ -261,6 +261,7 @@ impl Runtime {
             ledger: past.ledger,
         };
         let root = spawn_root(args, supervisor).await?;
+        containers::hear_news(&inner.engines, &root);
         if inner.cgroups.is_some() {
             tokio::spawn(exposure::watch(ExposureArgs {
                 clock: inner.clock.clone(),
@@ -269,7 +270,6 @@ impl Runtime {
                 root: root.clone(),
             }));
         }
-        containers::hear_news(&inner.engines, &root);
         let _ = inner.root.set(root);
         let handle = RuntimeHandle::new(inner);
         handle.bury_with_root();
@@ -309,6 +309,11 @@ impl Runtime {
     }
 }
 
+fn usual(folders: &Folders) -> EnginePlaces {
+    let uid = rustix::process::geteuid().as_raw();
+    EnginePlaces::of(&crate::prepare::environment(), uid, &folders.run)
+}
+
 fn policy(options: &RuntimeOptions) -> DeathPolicy {
     match options.if_runtime_dies {
         IfRuntimeDies::Keep => DeathPolicy::Keep,
@@ -326,11 +331,6 @@ fn rules(config: &RuntimeConfig) -> Rules {
         reserve: bytes(&config.memory.reserve).unwrap_or(0),
         gpu_reserve: bytes(&config.gpu.reserve).unwrap_or(0),
     }
-}
-
-fn usual(folders: &Folders) -> EnginePlaces {
-    let uid = rustix::process::geteuid().as_raw();
-    EnginePlaces::of(&crate::prepare::environment(), uid, &folders.run)
 }
 
 async fn spawn_root(

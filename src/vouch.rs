@@ -33,7 +33,8 @@ pub(crate) fn trusted(
             modules: &modules,
         },
     };
-    let rules = inner.config.trust.as_ref();
+    let config = inner.config();
+    let rules = config.trust.as_ref();
     let wanted = rules.is_some_and(|trust| trust.native.iter().any(|rule| rule.key.is_some()));
     let signature = if wanted {
         let named = module.integrity.as_ref().and_then(|i| i.signature.as_ref());

@@ -21,7 +21,7 @@ use lair::supervision::{
 };
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::engines::{Kind, image};
@@ -337,17 +337,33 @@ impl Harness for Sim {
 // -- containers ------------------------------------------------------------------------------------------------------
 
 /// One engine, by the socket that all tests share, with a gate before it.
-struct Contained<const DOCKER: bool> {
+struct Contained<const ENGINE: u8> {
     lair: Lair,
     gateway: Gateway,
     backend: Arc<ContainerBackend>,
 }
 
-type Podman = Contained<false>;
-type Docker = Contained<true>;
+const ENGINES: [&str; 3] = ["podman", "docker", "cli"];
+type Podman = Contained<0>;
+type Docker = Contained<1>;
+type Cli = Contained<2>;
 
-impl<const DOCKER: bool> Harness for Contained<DOCKER> {
-    const NAME: &'static str = if DOCKER { "docker" } else { "podman" };
+/// Docker's command, which asks the engine through the gate.
+fn command_for(gate: &Path) -> PathBuf {
+    let program = gate.with_file_name("docker");
+    let docker = Kind::Docker.program();
+    let text = format!(
+        "#!/bin/sh\nexport DOCKER_HOST=unix://{}\nexec /usr/bin/docker \"$@\"\n",
+        gate.display()
+    );
+    assert!(docker.exists(), "{}", docker.display());
+    std::fs::write(&program, text).expect("a program");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a mode");
+    program
+}
+
+impl<const ENGINE: u8> Harness for Contained<ENGINE> {
+    const NAME: &'static str = ENGINES[ENGINE as usize];
     const CAN: &'static [Can] = &[Can::Stderr, Can::BigOutput, Can::Commands, Can::Processes];
     // The engine's init and the program.
     const OF_ONE: usize = 2;
@@ -355,12 +371,17 @@ impl<const DOCKER: bool> Harness for Contained<DOCKER> {
     const DEADLY: &'static [i32] = &[libc::SIGKILL, libc::SIGSEGV];
 
     async fn set_up(story: &str) -> Self {
-        let kind = if DOCKER { Kind::Docker } else { Kind::Podman };
+        let kind = if ENGINE == 0 {
+            Kind::Podman
+        } else {
+            Kind::Docker
+        };
         let home = Home::new("gate");
         let gateway = Gateway::before(&kind.socket(), home.path().join("engine.sock"));
         let mut places = EnginePlaces::default();
         match kind {
             Kind::Podman => places.podman.push(gateway.socket.clone()),
+            Kind::Docker if ENGINE == 2 => places.cli.push(command_for(&gateway.socket)),
             Kind::Docker => places.docker.push(gateway.socket.clone()),
         }
         let engines = places.engines();
@@ -416,8 +437,10 @@ impl<const DOCKER: bool> Harness for Contained<DOCKER> {
         let init = !matches!(b.then, Then::Dies(_)) && !b.missing;
         let image = image("base");
         let engine = Self::NAME;
+        // An end is told when the engine has confirmed it, and each question to a command costs a process.
+        let grace = if ENGINE == 2 { "2s" } else { "300ms" };
         let manifest = format!(
-            "name: {name}\nruntime:\n  container: {{ image: '{image}', command: {command}, init: {init}, engine: {engine} }}\n  stop: {{ grace: 300ms }}\n"
+            "name: {name}\nruntime:\n  container: {{ image: '{image}', command: {command}, init: {init}, engine: {engine} }}\n  stop: {{ grace: {grace} }}\n"
         );
         self.lair.load(&manifest).await.expect("a load");
     }
@@ -1185,4 +1208,5 @@ conforms! {
     sim: crate::Sim;
     podman: crate::Podman;
     docker: crate::Docker;
+    cli: crate::Cli;
 }

@@ -305,7 +305,7 @@ async fn a_thousand_seeded_histories_break_no_promise() {
     }
 }
 
-// N4
+// N4, O64
 #[tokio::test(flavor = "current_thread")]
 async fn histories_in_which_actors_panic_break_no_promise_either() {
     for seed in 1000..1100 {

@@ -50,7 +50,7 @@ async fn a_second_lair_on_the_same_folders_is_refused_and_the_first_goes_on() {
     lair.end().await;
 }
 
-// R7
+// R7, O8
 #[tokio::test]
 async fn a_folder_that_cannot_be_trusted_is_refused_by_name_before_anything_starts() {
     let home = Home::new("folders");

@@ -215,7 +215,7 @@ async fn one_that_ends_as_the_stop_arrives_was_stopped() {
     lair.end().await;
 }
 
-/// B6
+/// B6, O15
 #[tokio::test]
 async fn an_absurd_grace_is_refused_or_harmless() {
     let lair = Lair::start("b6").await;
@@ -284,7 +284,7 @@ async fn an_absurd_grace_is_refused_or_harmless() {
     lair.end().await;
 }
 
-/// B7
+/// B7, O61
 #[tokio::test]
 async fn the_whole_family_is_gone_when_it_is_down() {
     let lair = Lair::start("b7").await;

@@ -53,6 +53,7 @@ fn descriptors(held: &[Held; 2]) -> usize {
     held.iter().map(|h| h.descriptors).sum()
 }
 
+// O65, O66
 #[tokio::test]
 async fn a_thousand_modules_cost_the_same_in_every_round() {
     raise_limit();

@@ -108,6 +108,8 @@ pub enum RootMsg {
     DrainDeadline,
     /// From a container backend: something happened beside the module's life.
     News { id: ChildId, inc: u64, news: News },
+    /// Tell observers what came of reading configuration and manifests again.
+    Reloaded { report: String, origin: Origin },
 }
 
 /// Answer to [`RootMsg::Load`].
@@ -116,8 +118,12 @@ pub enum RootMsg {
 pub enum Loaded {
     /// It is known now.
     New,
-    /// It was down and is replaced.
+    /// Nothing of it ran, and it is replaced.
     Replaced,
+    /// It runs, and all that changed holds from now on.
+    Updated,
+    /// It runs, and a part of what changed holds from its next start on.
+    RestartNeeded,
     /// The same module was loaded already.
     Same,
 }
@@ -240,6 +246,8 @@ pub enum LogMsg {
 pub enum HealthMsg {
     /// Begin to probe.
     Watch(Box<Watch>),
+    /// Go on by a new plan.
+    Revise(Box<Watch>),
     /// Stop; nothing more is reported of this incarnation.
     Unwatch { id: ChildId, inc: u64 },
     /// From a probe task.

@@ -84,6 +84,8 @@ pub struct View {
     pub group: Option<GroupView>,
     /// The last verdict.
     pub health: HealthView,
+    /// Parts of its manifest that hold from its next start on.
+    pub next_start: Vec<&'static str>,
     /// What it listens on, against what it declared.
     pub exposure: lair_supervision::exposure::Exposure,
     /// The grip on the running child: for its tree only.

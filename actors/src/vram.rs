@@ -29,7 +29,7 @@ pub struct Vram {
 }
 
 impl Vram {
-    /// Notes who is on a plan's GPUs before it is started; `None`: it has none.
+    /// Of a run that is on its GPUs already; `None`: it has none.
     #[must_use]
     pub fn of(
         plan: &LaunchPlan,
@@ -37,19 +37,27 @@ impl Vram {
         desk: &Arc<GpuDesk>,
         clock: &Arc<dyn Clock>,
     ) -> Option<Self> {
-        let gpu = plan
-            .limits
-            .gpu
-            .as_ref()
-            .filter(|gpu| !gpu.uuids.is_empty())?;
-        let mut vram = Vram {
+        let gpu = plan.limits.gpu.as_ref();
+        let gpu = gpu.filter(|gpu| !gpu.uuids.is_empty())?;
+        Some(Vram {
             desk: desk.clone(),
             clock: clock.clone(),
             id: plan.spec.id.clone(),
             inc,
             uuids: gpu.uuids.clone(),
             before: BTreeSet::new(),
-        };
+        })
+    }
+
+    /// As [`Vram::of`], and notes who is on them before the run begins.
+    #[must_use]
+    pub fn before(
+        plan: &LaunchPlan,
+        inc: u64,
+        desk: &Arc<GpuDesk>,
+        clock: &Arc<dyn Clock>,
+    ) -> Option<Self> {
+        let mut vram = Vram::of(plan, inc, desk, clock)?;
         // The driver was asked a moment ago, for the admission.
         if let Some(GpuFacts::Present(gpus)) = desk.last().as_deref() {
             let clients = vram.given(gpus).flat_map(|gpu| &gpu.clients);

@@ -64,12 +64,6 @@ pub struct LaunchPlan {
 }
 
 impl LaunchPlan {
-    /// Whether the other plan asks for the same in every respect.
-    #[must_use]
-    pub fn same_as(&self, other: &LaunchPlan) -> bool {
-        self.digest == other.digest && self.mode == other.mode && self.launch == other.launch
-    }
-
     /// The whole plan with the values of the environment: for lair's own next life, in a file of this user's alone.
     ///
     /// # Errors
@@ -225,7 +219,7 @@ impl Port {
 }
 
 /// How each probe is carried out; thresholds are in the spec's `probes`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeActions {
     /// Has it come up?
     pub startup: Option<StartupAction>,
@@ -236,7 +230,7 @@ pub struct ProbeActions {
 }
 
 /// A startup probe: an action, and how long without progress is too long.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartupAction {
     /// What is asked.
     pub action: ProbeAction,
@@ -245,7 +239,7 @@ pub struct StartupAction {
 }
 
 /// One probe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeAction {
     /// Run in the module's context; exit code 0 is success.

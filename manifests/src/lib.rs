@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod change;
 mod check;
 pub mod config;
 pub mod data;

@@ -25,6 +25,7 @@ fn told(path: &Path) -> String {
     render(&problems) + "\n"
 }
 
+/// O14, O26, O28: unknown keys are mistakes too.
 #[test]
 fn every_bad_manifest_is_told_what_is_wrong_with_it() {
     let mut wrong = Vec::new();

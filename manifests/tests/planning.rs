@@ -288,3 +288,52 @@ fn a_thousand_modules_are_read_and_planned_in_25_milliseconds() {
     }
     assert!(best < Duration::from_millis(25), "{best:?}");
 }
+
+fn spec_of(text: &str) -> ChildSpec {
+    planned(text, Mode::Native, &[]).expect("a plan").spec
+}
+
+/// O13, O26, O27: every combination of valid words is taken, and means what it says.
+#[test]
+fn every_combination_of_policies_is_taken_as_written() {
+    let policies = [
+        ("never", RestartType::Temporary),
+        ("on-failure", RestartType::Transient),
+        ("always", RestartType::Permanent),
+        ("temporary", RestartType::Temporary),
+        ("transient", RestartType::Transient),
+        ("permanent", RestartType::Permanent),
+    ];
+    let times = [
+        ("100ms", 100),
+        ("1s", 1000),
+        ("10m", 600_000),
+        ("30d", 2_592_000_000),
+    ];
+    let graces = [("100ms", 100), ("1h", 3_600_000)];
+    let signals = [("TERM", 15), ("SIGINT", 2), ("9", 9)];
+    let mut taken = 0;
+    for (policy, restart) in policies {
+        for max in [0, 1, 10_000] {
+            for (within, within_ms) in times {
+                for (grace, grace_ms) in graces {
+                    for (signal, number) in signals {
+                        let text = format!(
+                            "name: m\nruntime:\n  native: {{ command: [/bin/true] }}\n  restart: {{ policy: {policy}, max: {max}, within: {within} }}\n  stop: {{ signal: {signal}, grace: {grace} }}\n"
+                        );
+                        let spec = spec_of(&text);
+                        assert_eq!((spec.restart, spec.intensity.max), (restart, max), "{text}");
+                        let ms = |d: Duration| d.as_millis() as u64;
+                        assert_eq!(
+                            (ms(spec.intensity.within), ms(spec.grace), spec.stop_signal),
+                            (within_ms, grace_ms, number),
+                            "{text}"
+                        );
+                        taken += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(taken, 432);
+}

@@ -47,6 +47,8 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
     match kind {
         NoticeKind::Loaded => "module.loaded",
         NoticeKind::Unloaded => "module.unloaded",
+        NoticeKind::Changed { .. } => "module.changed",
+        NoticeKind::Reloaded { .. } => "runtime.reloaded",
         NoticeKind::Starting => "module.starting",
         NoticeKind::Running => "module.running",
         NoticeKind::Ready => "module.ready",
@@ -117,6 +119,10 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::Reclaimed { what } => json!({ "what": what }),
         NoticeKind::Differs { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
+        NoticeKind::Changed { live, next_start } => {
+            json!({ "live": live, "next_start": next_start })
+        }
+        NoticeKind::Reloaded { report } => serde_json::from_str(report).unwrap_or_default(),
         NoticeKind::GroupRestart { group, members } => {
             json!({ "group": group, "members": members })
         }

@@ -49,6 +49,9 @@ pub struct Up {
     /// Through the daemon, and come back.
     #[arg(short, long)]
     pub detach: bool,
+    /// With -d: stop and unload what the files named once and name no more.
+    #[arg(long, requires = "detach")]
+    pub remove_orphans: bool,
     /// Come back, or say `ready`, when all modules are.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "ready", require_equals = true)]
     pub wait: Option<UpWait>,

@@ -24,13 +24,18 @@ const SLACK: Duration = Duration::from_secs(5);
 pub struct Loaded {
     /// Its name.
     pub name: String,
-    /// `new`, `replaced`, `same`.
+    /// `new`, `same`, `replaced`, `updated`, `restart_needed`.
     pub result: String,
 }
 
+/// What became of a file.
 #[derive(Deserialize)]
-struct LoadReply {
-    modules: Vec<Loaded>,
+pub struct LoadReply {
+    /// Its modules.
+    pub modules: Vec<Loaded>,
+    /// Modules that it names no more.
+    #[serde(default)]
+    pub orphans: Vec<String>,
 }
 
 /// Milliseconds of a duration.
@@ -47,13 +52,12 @@ pub fn load_file(
     client: &mut Client,
     file: &Path,
     mode: Option<&str>,
-) -> Result<Vec<Loaded>, CliError> {
+) -> Result<LoadReply, CliError> {
     let mut params = json!({ "path": find::absolute(file) });
     if let Some(mode) = mode {
         params["preference"] = mode.into();
     }
-    let reply: LoadReply = client.get("module.load", &params)?;
-    Ok(reply.modules)
+    Ok(client.get("module.load", &params)?)
 }
 
 /// Asks the same of each module, in one write.
@@ -176,7 +180,10 @@ pub fn load(global: &Global, args: &Load) -> Result<Code, CliError> {
     let (mut loaded, mut ended) = (Vec::new(), Ok(super::exit::DONE));
     for file in &args.files {
         match load_file(&mut client, file, mode) {
-            Ok(modules) => loaded.extend(modules),
+            Ok(reply) => {
+                say_orphans(file, &reply.orphans, "`lair unload` forgets them");
+                loaded.extend(reply.modules);
+            }
             Err(e) => {
                 ended = Err(e);
                 break;
@@ -186,6 +193,17 @@ pub fn load(global: &Global, args: &Load) -> Result<Code, CliError> {
     // What is loaded is loaded, whatever became of the next file.
     report_loaded(&query::out(global), &loaded)?;
     ended
+}
+
+/// Says which modules a file names no more.
+pub fn say_orphans(file: &Path, orphans: &[String], help: &str) {
+    if !orphans.is_empty() {
+        say(&format!(
+            "warning: {} no longer names {}, which stay as they are; {help}\n",
+            file.display(),
+            orphans.join(", ")
+        ));
+    }
 }
 
 fn report_loaded(out: &Out, loaded: &[Loaded]) -> Result<(), CliError> {
@@ -198,6 +216,12 @@ fn report_loaded(out: &Out, loaded: &[Loaded]) -> Result<(), CliError> {
     out.text(&loaded.iter().fold(String::new(), |text, m| {
         let more = match out.format {
             Format::Name => String::new(),
+            _ if m.result == "restart_needed" => {
+                format!(
+                    ": changed, in part from its next start on: lair restart {}",
+                    m.name
+                )
+            }
             _ => format!(": {}", m.result),
         };
         text + &m.name + &more + "\n"

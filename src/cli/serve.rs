@@ -1,7 +1,7 @@
 //! `lair serve`: the daemon.
 //!
 //! Promises: nothing is started that was not asked for; TERM and INT drain and end with 0, a second one kills; HUP
-//! reads the manifests again; all other signals change nothing.
+//! reads configuration and manifests again and ends nothing; all other signals change nothing.
 
 use super::args::{Global, Serve};
 use super::error::CliError;
@@ -11,7 +11,7 @@ use super::hand_over::{HandOver, Program, hand_over, leave, take_over};
 use super::host::{self, Asked, Event, Host, me};
 use super::notify::{feed_watchdog, notify};
 use crate::bridge::notice::kind_word;
-use crate::{LoadOptions, ManifestSource, RuntimeHandle, RuntimeOptions};
+use crate::{LoadOptions, ManifestSource, RuntimeHandle, RuntimeOptions, reload};
 use lair_supervision::Seq;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
         notify("READY=1");
         let log = tokio::spawn(log_events(handle.clone()));
         let fed = tokio::spawn(feed_watchdog(handle.clone()));
-        let code = attend(&mut host, &program, &modules, args).await;
+        let code = attend(&mut host, &program, &modules, global, args).await;
         notify("STOPPING=1");
         tracing::info!("lair ends");
         let drained = host.end(args.drain).await;
@@ -58,16 +58,19 @@ pub fn serve(global: &Global, args: &Serve) -> Result<Code, CliError> {
     })
 }
 
-async fn attend(host: &mut Host, program: &Program, modules: &Path, args: &Serve) -> Code {
+async fn attend(
+    host: &mut Host,
+    program: &Program,
+    modules: &Path,
+    global: &Global,
+    args: &Serve,
+) -> Code {
     let handle = &host.handle().clone();
     loop {
         match host.until_asked().await {
             Event::Signal(Asked::End) | Event::Drained => return exit::DONE,
             Event::Signal(Asked::Hangup) => {
-                tracing::info!(
-                    "reading the manifests again; the configuration itself counts from the next start"
-                );
-                load_all(handle, modules, &args.manifest).await;
+                read_again(handle, modules, global, &args.manifest).await;
             }
             Event::Signal(Asked::HandOver) => {
                 notify("RELOADING=1");
@@ -86,6 +89,41 @@ async fn attend(host: &mut Host, program: &Program, modules: &Path, args: &Serve
             }
         }
     }
+}
+
+/// Reads configuration and manifests again; what is wrong is refused, and the old stays.
+async fn read_again(handle: &RuntimeHandle, modules: &Path, global: &Global, named: &[PathBuf]) {
+    let config = find::config(global.config.as_deref());
+    let config = config.map(|(config, _, _)| config).map_err(|e| e.message);
+    let named = named.iter().map(|f| find::absolute(f));
+    let files: Vec<PathBuf> = manifests_in(modules).into_iter().chain(named).collect();
+    let report = reload::reload(handle, config, modules, &files, me("signal")).await;
+    match &report.config.refused {
+        Some(why) => tracing::error!("the new configuration is refused, the old one holds: {why}"),
+        None if !report.config.next_start.is_empty() => tracing::warn!(
+            keys = report.config.next_start.join(" "),
+            "these keys of the configuration count from lair's next start on"
+        ),
+        None => {}
+    }
+    for file in &report.modules.refused {
+        tracing::error!(code = file.code, file = %file.file.display(), "not loaded: {}", file.message);
+    }
+    let m = &report.modules;
+    let sets = [
+        ("new", &m.new),
+        ("replaced", &m.replaced),
+        ("updated", &m.updated),
+        ("changed from the next start on", &m.restart_needed),
+        ("no longer in a manifest; stop and unload them", &m.orphans),
+    ];
+    for (what, names) in sets.iter().filter(|(_, names)| !names.is_empty()) {
+        tracing::info!(modules = names.join(" "), "{what}");
+    }
+    tracing::info!(
+        config = report.config.live.join(" "),
+        "configuration and manifests were read again"
+    );
 }
 
 /// Manifests of a folder, in name order.

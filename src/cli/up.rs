@@ -10,6 +10,7 @@ use super::out::{Out, say};
 use super::print::{Screen, Tails};
 use super::query;
 use super::style::Style;
+use crate::client::Client;
 use crate::tail::Tail;
 use crate::{LoadOptions, ManifestSource, RuntimeHandle, RuntimeOptions, WaitFor};
 use lair_actors::files::read::Query;
@@ -35,15 +36,34 @@ pub fn up(global: &Global, args: &Up) -> Result<Code, CliError> {
 
 fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
     let mut client = find::daemon(global)?;
-    let mut names = Vec::new();
+    let (mut names, mut changed, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
-        names.extend(
-            lifecycle::load_file(&mut client, file, None)?
-                .into_iter()
-                .map(|m| m.name),
-        );
+        let reply = lifecycle::load_file(&mut client, file, None)?;
+        if !args.remove_orphans {
+            let help = "--remove-orphans stops and unloads them";
+            lifecycle::say_orphans(file, &reply.orphans, help);
+        }
+        orphans.extend(reply.orphans);
+        for module in reply.modules {
+            let new_run = module.result == "restart_needed";
+            if new_run { &mut changed } else { &mut names }.push(module.name);
+        }
     }
-    let started = lifecycle::ask_each(&mut client, "module.start", &names, &serde_json::json!({}))?;
+    // One file may have what another has lost.
+    orphans.retain(|name| !names.contains(name) && !changed.contains(name));
+    let nothing = serde_json::json!({});
+    // What was removed may hold what the new ones need.
+    let mut code = exit::DONE;
+    if args.remove_orphans && !orphans.is_empty() {
+        code = stop_and_unload(global, &mut client, &orphans, &nothing, None)?;
+    }
+    let mut started = lifecycle::ask_each(&mut client, "module.restart", &changed, &nothing)?;
+    started.extend(lifecycle::ask_each(
+        &mut client,
+        "module.start",
+        &names,
+        &nothing,
+    )?);
     lifecycle::report(&query::out(global), &started)?;
     let word = args.wait.map(|w| {
         if w == UpWait::Ready {
@@ -52,7 +72,8 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
             "healthy"
         }
     });
-    lifecycle::worst(global, &mut client, &started, word, args.timeout)
+    let waited = lifecycle::worst(global, &mut client, &started, word, args.timeout)?;
+    Ok(code.max(waited))
 }
 
 async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliError> {
@@ -227,22 +248,27 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
     if let Some(grace) = args.grace {
         params["grace_ms"] = lifecycle::millis(grace).into();
     }
-    let mut stopped = lifecycle::ask_each(&mut client, "module.stop", &names, &params)?;
+    let timeout = args.timeout;
+    stop_and_unload(global, &mut client, &names, &params, timeout)
+}
+
+/// Stops modules, waits for that, and forgets them.
+fn stop_and_unload(
+    global: &Global,
+    client: &mut Client,
+    names: &[String],
+    params: &serde_json::Value,
+    timeout: Option<Duration>,
+) -> Result<Code, CliError> {
+    let mut stopped = lifecycle::ask_each(client, "module.stop", names, params)?;
     // What the daemon does not know is down already.
     stopped.retain(|(_, r)| !matches!(r, Err(e) if e.code == "unknown_module"));
-    let timeout = args.timeout.or(Some(Duration::from_secs(120)));
-    let code = lifecycle::worst(global, &mut client, &stopped, Some("stopped"), timeout)?;
+    let timeout = timeout.or(Some(Duration::from_secs(120)));
+    let code = lifecycle::worst(global, client, &stopped, Some("stopped"), timeout)?;
     let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
-    let forgotten =
-        lifecycle::ask_each(&mut client, "module.unload", &names, &serde_json::json!({}))?;
+    let forgotten = lifecycle::ask_each(client, "module.unload", &names, &serde_json::json!({}))?;
     report_down(&query::out(global), &forgotten)?;
-    Ok(code.max(lifecycle::worst(
-        global,
-        &mut client,
-        &forgotten,
-        None,
-        None,
-    )?))
+    Ok(code.max(lifecycle::worst(global, client, &forgotten, None, None)?))
 }
 
 fn report_down(out: &Out, forgotten: &Results) -> Result<(), CliError> {

@@ -4,6 +4,7 @@
 //! reads never wait for an actor. Never: changes lifecycle state by itself.
 
 mod account;
+mod again;
 mod why;
 mod words;
 
@@ -32,7 +33,7 @@ use lair_supervision::account::Rules;
 use lair_supervision::{Admission, ChildEvent, ChildId, DeniedReason, Origin, Seq};
 use ractor::{ActorRef, RpcReplyPort};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use words::{denied, root_gone};
@@ -52,7 +53,7 @@ pub(crate) struct Inner {
     pub archive: Arc<Archive>,
     pub pump: Arc<OnceLock<Pump>>,
     pub clock: Arc<dyn Clock>,
-    pub config: RuntimeConfig,
+    pub config: RwLock<Arc<RuntimeConfig>>,
     pub folders: Folders,
     pub foreground: bool,
     /// Runs processes of this machine; `None`: simulated.
@@ -65,15 +66,23 @@ pub(crate) struct Inner {
     pub memory_total: Option<u64>,
     /// Where trees are tracked and limits held; `None`: simulated.
     pub cgroups: Option<Cgroups>,
+    /// The container engines.
+    pub engines: Arc<Engines>,
     /// How memory is shared out.
     pub rules: Rules,
     pub gpus: Arc<GpuDesk>,
     /// What the account is told of the machine.
     pub meter: Meter,
-    /// The container engines.
-    pub engines: Arc<Engines>,
     /// Keeps a second runtime off the folders for as long as a module may live here.
     pub lock: Mutex<Option<Lock>>,
+}
+
+impl Inner {
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<RuntimeConfig> {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        config.clone()
+    }
 }
 
 impl Drop for Inner {
@@ -104,10 +113,11 @@ impl RuntimeHandle {
         self.inner.root.get()
     }
 
-    /// Loads every module of a manifest or stack; nothing is loaded if one of them can't be.
+    /// Loads every module of a manifest or stack; nothing is loaded if one of them can't be. One that is loaded already
+    /// takes of the new manifest what a running module can, at once; the rest counts from its next start on.
     ///
     /// # Errors
-    /// `invalid_manifest` with every problem, `mode_unavailable` or `untrusted` with every mismatch, `still_up`,
+    /// `invalid_manifest` with every problem, `mode_unavailable` or `untrusted` with every mismatch, `group_exists`,
     /// `draining`, `too_many_modules`.
     pub async fn load(
         &self,
@@ -127,15 +137,13 @@ impl RuntimeHandle {
     /// Loads plans that were made elsewhere: for hosts without manifests, and for tests.
     ///
     /// # Errors
-    /// As [`RuntimeHandle::load`], from `still_up` on.
+    /// As [`RuntimeHandle::load`], from `group_exists` on.
     pub async fn load_plans(
         &self,
         plans: Vec<LaunchPlan>,
         origin: Origin,
     ) -> Result<Vec<(String, Loaded)>, Refused> {
-        for plan in &plans {
-            self.check_replaceable(plan)?;
-        }
+        self.check_groups(&plans)?;
         let mut loaded = Vec::with_capacity(plans.len());
         for plan in plans {
             let name = plan.spec.id.to_string();
@@ -160,16 +168,6 @@ impl RuntimeHandle {
             self.claim(&id, None).await;
         }
         Ok(loaded)
-    }
-
-    fn check_replaceable(&self, plan: &LaunchPlan) -> Result<(), Refused> {
-        let name = plan.spec.id.as_str();
-        match self.inner.board.get(name) {
-            Some(view) if !view.child.is_down() && !view.plan.same_as(plan) => {
-                Err(denied(DeniedReason::StillUp, name))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Forgets a module that is down.
@@ -512,6 +510,11 @@ impl RuntimeHandle {
         }
     }
 
+    /// The container engines.
+    pub(crate) fn engines(&self) -> &Arc<Engines> {
+        &self.inner.engines
+    }
+
     pub(crate) fn orders(&self) -> DeathPolicy {
         self.inner.orders
     }
@@ -534,11 +537,6 @@ impl RuntimeHandle {
                 }
             }
         });
-    }
-
-    /// The container engines.
-    pub(crate) fn engines(&self) -> &Arc<Engines> {
-        &self.inner.engines
     }
 
     /// The log pump, for those who must know that it is quiet.

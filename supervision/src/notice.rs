@@ -22,6 +22,18 @@ pub enum NoticeKind {
     Loaded,
     /// It is forgotten now.
     Unloaded,
+    /// A new manifest was loaded while it runs.
+    Changed {
+        /// Parts that hold from now on.
+        live: Vec<String>,
+        /// Parts that hold from its next start on.
+        next_start: Vec<String>,
+    },
+    /// The runtime has read its configuration and manifests again.
+    Reloaded {
+        /// What came of it, as a JSON object.
+        report: String,
+    },
     /// A start began.
     Starting,
     /// It runs (not: it serves).

@@ -168,6 +168,48 @@ pub struct HealthState {
 }
 
 impl HealthState {
+    /// The same life under other probes: what has passed has passed, and no start is asked about twice. Says whether it
+    /// serves now and did not before, which fewer probes can make so.
+    #[must_use]
+    pub fn revised(&self, probes: &Probes, on_liveness: OnLiveness) -> (Self, bool) {
+        let carried = |old: &Option<ProbeState>, new: &Option<ProbeSpec>| {
+            let mut probe = ProbeState::new(new.as_ref()?);
+            probe.reached = old.as_ref().and_then(|old| old.reached);
+            Some(probe)
+        };
+        let started = self.startup.as_ref().is_none_or(ProbeState::passed);
+        let mut startup = carried(&self.startup, &probes.startup);
+        if let Some(startup) = startup.as_mut().filter(|_| started) {
+            startup.reached = Some(Reached::Passed);
+        }
+        let mut liveness = carried(&self.liveness, &probes.liveness);
+        if let Some(liveness) = liveness
+            .as_mut()
+            .filter(|_| on_liveness != self.on_liveness)
+        {
+            // What failed under the old consequence has yet to meet the new one.
+            liveness.reached = liveness.reached.filter(|r| *r == Reached::Passed);
+        }
+        let unasked = self.startup.is_none() && self.readiness.is_none();
+        let served = self.ready || unasked;
+        let serves = match (&probes.startup, &probes.readiness) {
+            (_, Some(_)) => served,
+            (Some(_), None) => started,
+            (None, None) => true,
+        };
+        let revised = HealthState {
+            startup,
+            readiness: carried(&self.readiness, &probes.readiness),
+            liveness,
+            on_liveness,
+            ready: serves,
+            was_ready: self.was_ready || served,
+            on_hold: self.on_hold,
+            health: self.health.clone(),
+        };
+        (revised, serves && !served)
+    }
+
     /// A fresh incarnation: not ready, health unknown.
     #[must_use]
     pub fn new(probes: &Probes, on_liveness: OnLiveness) -> Self {

@@ -154,10 +154,6 @@ pub trait ChildHandle: Send + Sync + 'static {
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome>;
     /// Where its processes are.
     fn tree(&self) -> Tree;
-    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
-    fn confinement(&self) -> Option<crate::confinement::Confinement> {
-        None
-    }
     /// Whether it can be observed, where that can change: false while the engine that runs it does not answer.
     fn sight(&self) -> Option<tokio::sync::watch::Receiver<bool>> {
         None
@@ -169,6 +165,10 @@ pub trait ChildHandle: Send + Sync + 'static {
     /// What is told of it besides, for status: the image's digest, the engine's settings.
     fn particulars(&self) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+    /// What it is really held to, as the kernel tells it; `None` where nobody can tell. Reads a few files of /proc.
+    fn confinement(&self) -> Option<crate::confinement::Confinement> {
+        None
     }
     /// The limits that were asked for, as they are now. Reads a few files of the kernel's.
     fn limits(&self) -> HeldLimits {

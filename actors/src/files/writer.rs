@@ -85,6 +85,13 @@ impl RunFiles {
         &self.policy
     }
 
+    /// Other bounds from now on; the format stays, since files of this run have it.
+    pub fn revise(&mut self, policy: LogPolicy) {
+        let format = self.policy.format;
+        self.policy = LogPolicy { format, ..policy };
+        self.tidied = None;
+    }
+
     /// Whether a stream's bytes become records.
     pub fn framed(&self, stream: StreamName) -> bool {
         self.policy.format == LogFormat::Cri || stream == StreamName::Lair

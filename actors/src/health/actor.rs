@@ -86,6 +86,7 @@ impl Actor for HealthActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             HealthMsg::Watch(watch) => state.watch(*watch),
+            HealthMsg::Revise(watch) => state.revise(*watch),
             HealthMsg::Unwatch { id, inc } => state.unwatch(&id, inc),
             HealthMsg::ProbeDone(done) => state.done(*done),
             HealthMsg::Tick { id, inc, what } => state.tick(&id, inc, what.0),
@@ -114,6 +115,14 @@ impl State {
         self.watched.remove(&id);
         let watched = Watched::begin(watch, &self.context);
         self.watched.insert(id, watched);
+    }
+
+    fn revise(&mut self, watch: Watch) {
+        if let Some(old) = self.current(&watch.id, watch.inc) {
+            old.stop_listening(&self.context);
+            Watched::revise(&watch, &self.context);
+            self.watch(watch);
+        }
     }
 
     fn unwatch(&mut self, id: &ChildId, inc: u64) {

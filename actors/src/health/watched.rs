@@ -128,6 +128,30 @@ impl Watched {
         }
     }
 
+    /// Goes on under a new plan: what was learnt of this life is kept.
+    pub fn revise(watch: &Watch, context: &Context) {
+        let memory = &context.args.memory;
+        let Some(mut known) = memory.recall(&watch.id, watch.inc) else {
+            return;
+        };
+        let probes = specs(&workers(&watch.plan, watch.handle.image_check()));
+        let (state, serves) = known.state.revised(&probes, watch.plan.spec.on_liveness);
+        known.state = state;
+        known.lines = Arc::default();
+        memory.keep(&watch.id, known);
+        if serves {
+            let event = HealthReport::Event(ChildEvent::BecameReady);
+            context.args.sink.report(&watch.id, watch.inc, event);
+        }
+    }
+
+    /// Its lines are of no use to it any more.
+    pub fn stop_listening(&self, context: &Context) {
+        if self.has_log_probe() {
+            context.args.logs.unwatch(&self.id, self.inc);
+        }
+    }
+
     pub fn inc(&self) -> u64 {
         self.inc
     }
@@ -267,12 +291,7 @@ fn unknown(
     plan: &LaunchPlan,
     context: &Context,
 ) -> Remembered {
-    let spec = |kind| workers.get(&kind).map(|worker| worker.spec.clone());
-    let probes = Probes {
-        startup: spec(ProbeKind::Startup),
-        readiness: spec(ProbeKind::Readiness),
-        liveness: spec(ProbeKind::Liveness),
-    };
+    let probes = specs(workers);
     let view = HealthView {
         since_ms: context.args.clock.wall_ms(),
         ..HealthView::default()
@@ -287,6 +306,15 @@ fn unknown(
         doomed: None,
         source: None,
         lines: Arc::default(),
+    }
+}
+
+fn specs(workers: &BTreeMap<ProbeKind, Worker>) -> Probes {
+    let spec = |kind| workers.get(&kind).map(|worker| worker.spec.clone());
+    Probes {
+        startup: spec(ProbeKind::Startup),
+        readiness: spec(ProbeKind::Readiness),
+        liveness: spec(ProbeKind::Liveness),
     }
 }
 

@@ -136,6 +136,10 @@ pub(super) enum Command {
     Pin {
         key: StreamKey,
     },
+    Revise {
+        key: StreamKey,
+        policy: LogPolicy,
+    },
     Watch {
         key: StreamKey,
         watch: Option<Box<Watch>>,

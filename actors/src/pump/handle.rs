@@ -209,6 +209,11 @@ impl Pump {
         self.send(Command::Pin { key })
     }
 
+    /// Keeps a run's files by other bounds from now on; their format stays.
+    pub fn revise(&self, key: StreamKey, policy: LogPolicy) -> bool {
+        self.send(Command::Revise { key, policy })
+    }
+
     /// Calls `notify` for each complete line that matches, until it breaks off.
     pub fn watch_pattern(
         &self,

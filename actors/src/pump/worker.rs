@@ -248,6 +248,11 @@ impl State {
                 }
             }
             Command::Pin { key } => self.shelf.pin(&key.module, key.run),
+            Command::Revise { key, policy } => {
+                if let Some(run) = self.index.get(&key).and_then(|&s| self.runs[s].as_mut()) {
+                    run.files.revise(policy);
+                }
+            }
             Command::Watch { key, watch } => {
                 if let Some(run) = self.index.get(&key).and_then(|&s| self.runs[s].as_mut()) {
                     run.watch = watch;

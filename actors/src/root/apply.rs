@@ -72,7 +72,9 @@ impl RootState {
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
         let was_up = !known.child.is_down();
-        if decision.child.inc != known.child.inc {
+        let begins = decision.child.inc != known.child.inc;
+        let renewed = begins && known.next.is_some();
+        if begins {
             self.starts += 1;
             known.begins(self.starts, self.args.clock.wall_ms());
         }
@@ -86,6 +88,9 @@ impl RootState {
             (false, false) | (true, true) => {}
         }
         let moved = was_up == known.child.is_down();
+        if renewed && let Some(ledger) = &mut self.args.ledger {
+            ledger.loaded(&known.plan);
+        }
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
         }
@@ -202,7 +207,7 @@ impl RootState {
             backend: known.backend.clone(),
             root: self.me.clone(),
             pump: self.pump.clone(),
-            vram: Vram::of(&known.plan, inc, &self.args.gpus, &self.args.clock),
+            vram: Vram::before(&known.plan, inc, &self.args.gpus, &self.args.clock),
             log_proven: known.log_proven,
             found: None,
         };

@@ -5,8 +5,12 @@
 
 use super::RootState;
 use crate::view::GroupView;
+use lair_manifests::launch::LaunchPlan;
 use lair_supervision::group::{self, Command, Member};
-use lair_supervision::{ChildEvent, ChildId, Group, GroupPhase, GroupSpec, NoticeKind, Origin};
+use lair_supervision::restart::delay;
+use lair_supervision::{
+    ChildEvent, ChildId, Group, GroupPhase, GroupSpec, NoticeKind, Origin, Phase,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,6 +20,8 @@ pub(super) struct Groups {
     all: BTreeMap<ChildId, Known>,
     /// Those with a member that has changed.
     touched: BTreeSet<ChildId>,
+    /// Modules that were loaded anew, and may wait for the word of a group that is theirs no more.
+    anew: BTreeSet<ChildId>,
 }
 
 struct Known {
@@ -30,8 +36,8 @@ impl Groups {
         self.touched.insert(name.clone());
     }
 
-    /// Who was loaded last says how the group is.
-    fn know(&mut self, spec: Arc<GroupSpec>) {
+    /// Who was loaded last says how the group is. Returns those who are members no more.
+    fn know(&mut self, spec: Arc<GroupSpec>) -> Vec<ChildId> {
         let fresh = || Known {
             spec: spec.clone(),
             group: Group::default(),
@@ -42,7 +48,9 @@ impl Groups {
             // Its place in the old list means nothing in the new one.
             known.group.phase = GroupPhase::Steady;
         }
-        known.spec = spec;
+        let old = std::mem::replace(&mut known.spec, spec.clone());
+        let left = old.members.iter().filter(|m| !spec.members.contains(m));
+        left.cloned().collect()
     }
 }
 
@@ -69,8 +77,11 @@ impl RootState {
     /// A module was loaded, or loaded anew.
     pub(super) fn join_group(&mut self, id: &ChildId) {
         let spec = self.children.get(id).and_then(|k| k.plan.group.clone());
+        self.groups.anew.insert(id.clone());
         if let Some(spec) = &spec {
-            self.groups.know(spec.clone());
+            for left in self.groups.know(spec.clone()) {
+                self.ungroup(&left, &spec.name);
+            }
             self.groups.touch(&spec.name);
         }
         let view = spec.and_then(|spec| self.groups.all.get(&spec.name).map(Known::view));
@@ -78,6 +89,22 @@ impl RootState {
             known.group = view;
         }
         self.leave_group(id);
+    }
+
+    /// A module that its group's new form doesn't name is on its own from now on.
+    fn ungroup(&mut self, id: &ChildId, name: &ChildId) {
+        let Some(known) = self.children.get_mut(id) else {
+            return;
+        };
+        if known.plan.group.as_ref().is_some_and(|g| g.name == *name) {
+            let mut plan = LaunchPlan::clone(&known.plan);
+            plan.group = None;
+            plan.spec.grouped = false;
+            known.plan = Arc::new(plan);
+            known.group = None;
+            self.groups.anew.insert(id.clone());
+            self.show(id);
+        }
     }
 
     /// A module was unloaded, or may have left its group: a group without members is forgotten.
@@ -100,6 +127,9 @@ impl RootState {
 
     /// Lets every group do what it can do now.
     pub(super) async fn settle_groups(&mut self) {
+        while let Some(id) = self.groups.anew.pop_first() {
+            self.release_stray(&id).await;
+        }
         while let Some(name) = self.groups.touched.pop_first() {
             while let Some(commands) = self.advance_group(&name) {
                 for command in commands {
@@ -107,6 +137,20 @@ impl RootState {
                 }
                 self.show_group(&name);
             }
+        }
+    }
+
+    /// Nobody else would ever let it start; from now on its own delay does.
+    async fn release_stray(&mut self, id: &ChildId) {
+        let Some(known) = self.children.get(id) else {
+            return;
+        };
+        let held = matches!(known.child.phase, Phase::Waiting { until: None, .. });
+        if held && known.plan.group.is_none() {
+            let (inc, history) = (known.child.inc, &known.child.history);
+            let after = delay(&known.plan.spec.backoff, history.streak, history.total);
+            self.step(id, Some(inc), ChildEvent::Released { after }, None)
+                .await;
         }
     }
 

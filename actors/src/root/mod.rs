@@ -10,6 +10,7 @@ mod apply;
 mod drain;
 mod groups;
 mod inject;
+mod reload;
 mod table;
 
 use crate::backend::Backend;
@@ -240,6 +241,10 @@ impl Actor for RootActor {
                 };
                 state.publish_for(&id, inc, kind, Origin::Observed);
             }
+            RootMsg::Reloaded { report, origin } => {
+                let kind = NoticeKind::Reloaded { report };
+                state.publish(&ChildId::new("lair"), kind, origin);
+            }
         }
         state.settle_groups().await;
         state.check_drain();
@@ -355,29 +360,24 @@ impl RootState {
             .of(&plan)
             .ok_or(DeniedReason::NotPermitted)?;
         let fallback = plan.fallback.clone();
-        let written = plan.clone();
         let full = self.children.len() >= MAX_MODULES;
-        let outcome = match self.children.get_mut(&id) {
-            Some(known) if known.plan.same_as(&plan) => return Ok(Loaded::Same),
-            Some(known) if !known.child.is_down() => return Err(DeniedReason::StillUp),
-            Some(known) => {
-                known.replace(plan, backend);
-                Loaded::Replaced
-            }
+        let (again, first) = ((plan.clone(), backend.clone()), (plan, backend));
+        let reloaded = self.reload(&id, again.0, again.1, origin.clone());
+        let outcome = match reloaded {
+            Some(Loaded::Same) => return Ok(Loaded::Same),
+            Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
-                self.children
-                    .insert(id.clone(), Managed::new(plan, backend, base));
+                let known = Managed::new(first.0, first.1, base);
+                self.children.insert(id.clone(), known);
+                self.join_group(&id);
+                self.show(&id);
+                self.publish(&id, NoticeKind::Loaded, origin.clone());
                 Loaded::New
             }
         };
-        if let Some(ledger) = &mut self.args.ledger {
-            ledger.loaded(&written);
-        }
-        self.join_group(&id);
+        self.keep_plan(&id);
         self.note(&id);
-        self.show(&id);
-        self.publish(&id, NoticeKind::Loaded, origin.clone());
         if let Some(reason) = fallback {
             self.publish(&id, NoticeKind::ModeFallback { reason }, origin);
         }

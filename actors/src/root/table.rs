@@ -1,5 +1,6 @@
 //! One row of the root's table: a child's state and what the root holds for it.
 
+use super::reload::Next;
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
 use crate::ledger::Mark;
@@ -19,6 +20,8 @@ const LOG_PROOF_MS: u64 = 10_000;
 /// What the root knows and holds of one module.
 pub(super) struct Managed {
     pub plan: Arc<LaunchPlan>,
+    /// What was asked for since it runs, and needs a new run.
+    pub next: Option<Next>,
     pub child: Child,
     pub backend: Arc<dyn Backend>,
     pub owner: Option<(u64, ActorRef<ModuleMsg>)>,
@@ -50,6 +53,7 @@ impl Managed {
     pub fn new(plan: Arc<LaunchPlan>, backend: Arc<dyn Backend>, base: u64) -> Self {
         Managed {
             plan,
+            next: None,
             child: Child::loaded(base),
             backend,
             owner: None,
@@ -74,6 +78,7 @@ impl Managed {
 
     pub fn replace(&mut self, plan: Arc<LaunchPlan>, backend: Arc<dyn Backend>) {
         self.plan = plan;
+        self.next = None;
         self.backend = backend;
     }
 
@@ -84,6 +89,9 @@ impl Managed {
             .is_some_and(|at| wall_ms.saturating_sub(at) < LOG_PROOF_MS);
         let wrote = |log: &Arc<StreamStats>| log.segments() > 0 && !log.degraded();
         self.log_proven = just_ended && self.log.as_ref().is_some_and(wrote);
+        if let Some(Next { plan, backend }) = self.next.take() {
+            self.replace(plan, backend);
+        }
         self.started = place;
         self.exposure = Exposure::default();
         self.log = None;
@@ -216,6 +224,10 @@ impl Managed {
             plan: self.plan.clone(),
             child: self.child.clone(),
             group: self.group.clone(),
+            next_start: self
+                .next
+                .as_ref()
+                .map_or_else(Vec::new, |next| self.plan.difference(&next.plan).next_start),
             health: self.health.clone(),
             exposure: self.exposure.clone(),
             handle: self.handle.clone(),

@@ -61,6 +61,9 @@ pub struct ModuleStatus {
     pub confinement: Option<Confinement>,
     /// Its log files.
     pub logs: Logs,
+    /// Parts of its newest manifest that hold from its next start on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_start: Vec<String>,
     /// The group it is a member of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupView>,

@@ -77,6 +77,7 @@ impl Renderer<'_> {
             exposed: view.exposure.sockets().to_vec(),
             confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
+            next_start: view.next_start.iter().map(|p| (*p).to_owned()).collect(),
             group: view.group.clone(),
             origin: match &view.origin {
                 Origin::Observed => "observed".to_owned(),

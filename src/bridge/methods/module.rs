@@ -7,6 +7,7 @@ use super::types::{
 };
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;
+use crate::handle::ManifestSource;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
@@ -72,12 +73,18 @@ pub(super) fn register(all: &mut Registry) {
 
 async fn load(cx: Context, p: LoadParams) -> Result<LoadResult, RpcError> {
     let (source, options) = p.split()?;
+    let file = match &source {
+        ManifestSource::File(path) => vec![path.clone()],
+        ManifestSource::Text { .. } => Vec::new(),
+    };
     let loaded = cx.handle.load(source, options, cx.origin()).await?;
+    let names: Vec<String> = loaded.iter().map(|(name, _)| name.clone()).collect();
     let modules = loaded
         .into_iter()
         .map(|(name, result)| LoadedModule { name, result })
         .collect();
-    Ok(LoadResult { modules })
+    let orphans = cx.handle.orphans(&file, &names);
+    Ok(LoadResult { modules, orphans })
 }
 
 async fn unload(cx: Context, p: OneModule) -> Result<Done, RpcError> {

@@ -107,6 +107,8 @@ pub struct Started {
 pub struct LoadResult {
     /// In the manifest's order.
     pub modules: Vec<LoadedModule>,
+    /// Modules that were loaded from the same file, which names them no more. They go on.
+    pub orphans: Vec<String>,
 }
 
 /// One loaded module.
@@ -114,7 +116,8 @@ pub struct LoadResult {
 pub struct LoadedModule {
     /// Its name.
     pub name: String,
-    /// `new`, `replaced`, `same`.
+    /// `new`; `same`; `replaced` (nothing of it ran); `updated` (it runs, and all that changed holds at once);
+    /// `restart_needed` (it runs, and a part of what changed holds from its next start on: `next_start` in its status).
     #[schemars(with = "String")]
     pub result: Loaded,
 }
