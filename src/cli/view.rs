@@ -5,6 +5,7 @@ use super::out::Table;
 use super::style::{Style, Tone, tone};
 use super::time::{age, bytes, now_ms, parse_rfc3339};
 use crate::bridge::logline::LogLine;
+use lair_actors::confinement::Confinement;
 use lair_actors::status::{Exit, ModuleStatus};
 use lair_actors::view::HealthWord;
 use std::fmt::Write;
@@ -290,6 +291,12 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
             .collect();
         row("Ports", &format!("{} ({})", all.join(", "), m.exposure));
     }
+    for socket in &m.exposed {
+        row("Exposed", &format!("{socket}, which it did not declare"));
+    }
+    if let Some(held) = &m.confinement {
+        row("Confined", &confined(held));
+    }
     let lost = if m.logs.dropped > 0 {
         format!(", {} lost", bytes(m.logs.dropped))
     } else {
@@ -297,4 +304,25 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     };
     let file = m.logs.current.as_ref().unwrap_or(&m.logs.dir);
     row("Logs", &format!("{file} ({}{lost})", bytes(m.logs.bytes)));
+}
+
+/// What holds a module, in one line.
+fn confined(held: &Confinement) -> String {
+    let mut words = vec![format!("uid {}", held.uid)];
+    if held.no_new_privs {
+        words.push("no new privileges".to_owned());
+    }
+    words.push(match held.capabilities.as_slice() {
+        [] => "no capabilities".to_owned(),
+        some => format!("capabilities {}", some.join(" ")),
+    });
+    if let Some(sandbox) = &held.sandbox {
+        let whole = if sandbox.complete {
+            ""
+        } else {
+            ", not all of it"
+        };
+        words.push(format!("sandbox: network {}{whole}", sandbox.network));
+    }
+    words.join(", ")
 }

@@ -119,7 +119,7 @@ mod test {
             seen("::", 81),
         ] {
             assert_eq!(
-                judge(&ports, &[good.clone()], true),
+                judge(&ports, std::slice::from_ref(&good), true),
                 Exposure::AsDeclared,
                 "{good}"
             );
@@ -142,7 +142,7 @@ mod test {
         assert_eq!(judge(&[API], &[], false), Exposure::Unknown);
         let bad = seen("0.0.0.0", 80);
         assert_eq!(
-            judge(&[API], &[bad.clone()], false),
+            judge(&[API], std::slice::from_ref(&bad), false),
             Exposure::Violated(vec![bad])
         );
     }
