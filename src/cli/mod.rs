@@ -139,6 +139,9 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
 /// What lair was given (its variables, its memory) is not for modules of the same user to read out of /proc, nor for a
 /// core dump. Only fails where there is no such setting.
 fn keep_to_itself() {
+    // Before Linux 6.4 rustix reads /proc/self/auxv when it is first asked, and panics where it may not: from the next line
+    // on that file is root's.
+    let _ = rustix::param::page_size();
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 

@@ -2,21 +2,22 @@
 //!
 //! With v2 no group may have both processes and limits below it, so lair's own group will do only where it is the
 //! root, or was given to lair as a whole (systemd's `Delegate=yes`, a container): lair then moves into a leaf of it.
-//! Elsewhere the nearest group above is taken in which lair may make groups with the controllers.
+//! Elsewhere the nearest group above is taken in which lair may make groups with the controllers. What counts is the
+//! keeper's group, which is lair's own except below systemd: see `scope`.
 
-use super::{Cgroups, Limit, Seat, remove};
+use super::{Cgroups, Limit, Seat, remove, scope};
 use rustix::fs::{Access, AtFlags, CWD, accessat, getxattr};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where lair itself goes when a whole group was given to it.
-const LEAF: &str = "lair-self";
+pub(super) const LEAF: &str = "lair-self";
 
 /// Attempts at emptying a group whose members may start new ones.
 const MOVES: usize = 8;
 
-/// What the kernel says of this process.
+/// What the kernel says of a process.
 struct Seen {
     mounts: Result<String, String>,
     groups: Result<String, String>,
@@ -28,21 +29,64 @@ struct Hierarchy {
     own: PathBuf,
 }
 
-impl Cgroups {
-    /// Looks for the places of the runtime with this name, and makes its v2 folder.
-    #[must_use]
-    pub fn find(instance: &str) -> Self {
-        let name = format!("lair-{instance}");
-        let seen = Seen {
+impl Seen {
+    fn of(process: &str) -> Seen {
+        Seen {
             mounts: read("/proc/self/mountinfo"),
-            groups: read("/proc/self/cgroup"),
+            groups: read(format!("/proc/{process}/cgroup")),
+        }
+    }
+}
+
+/// The folders to be made, and those that a look for leftovers passes by.
+struct Names<'a> {
+    own: String,
+    former: &'a [String],
+}
+
+impl Cgroups {
+    /// Looks for the places of the runtime with this name, whose modules this keeper starts, and makes its v2 folder.
+    /// What `former` lives made is left for their modules to be taken over with.
+    #[must_use]
+    pub fn find(instance: &str, keeper: i32, former: &[String]) -> Self {
+        let names = Names {
+            own: format!("lair-{instance}"),
+            former,
         };
-        let unified = hierarchy(&seen, "cgroup2", None).and_then(|found| settle(&found, &name));
+        let own = Seen::of("self");
+        if let Ok(found) = hierarchy(&own, "cgroup2", None) {
+            move_out(&found, keeper);
+        }
+        let seen = Seen::of(&keeper.to_string());
+        let seen = if seen.groups.is_ok() { seen } else { own };
+        let unified = hierarchy(&seen, "cgroup2", None).and_then(|found| settle(&found, &names));
         let seats = Limit::ALL.map(|limit| match hierarchy(&seen, "cgroup", Some(limit)) {
-            Ok(v1) => below_v1(&v1, &name).map(Seat::V1),
+            Ok(v1) => below_v1(&v1, &names).map(Seat::V1),
             Err(_) => within(unified.as_deref(), limit),
         });
-        Cgroups { unified, seats }
+        Cgroups {
+            unified,
+            seats,
+            former: former.to_vec(),
+        }
+    }
+}
+
+/// Has systemd give the keeper a scope of its own where lair's group is a whole service.
+fn move_out(lair: &Hierarchy, keeper: i32) {
+    let place =
+        || hierarchy(&Seen::of(&keeper.to_string()), "cgroup2", None).map(|found| found.own);
+    let together = place().is_ok_and(|group| group == lair.own);
+    let given = is_given(&lair.own, &lair.mount) || scope::is_users(&lair.own);
+    if !together || !scope::is_service(&lair.own) || !given {
+        return;
+    }
+    match scope::enter(keeper, &lair.own, || place().ok()) {
+        Ok(name) => tracing::info!(scope = name, "modules have a scope of their own"),
+        Err(why) => tracing::warn!(
+            "systemd gives modules no scope of their own ({why}): if lair is killed while they have limits, \
+             systemd can't start it again until they have ended"
+        ),
     }
 }
 
@@ -112,11 +156,11 @@ fn may_write(path: &Path) -> Result<(), String> {
         .map_err(|e| format!("{}: {}", path.display(), words(&e.into())))
 }
 
-fn below_v1(v1: &Hierarchy, name: &str) -> Result<PathBuf, String> {
+fn below_v1(v1: &Hierarchy, names: &Names<'_>) -> Result<PathBuf, String> {
     let refused = |why| format!("lair may make no groups here: {why}");
     may_write(&v1.own).map_err(refused)?;
-    sweep(&v1.own);
-    Ok(v1.own.join(name))
+    sweep(&v1.own, names.former);
+    Ok(v1.own.join(&names.own))
 }
 
 /// Whether the v2 folder gives its groups this controller.
@@ -143,15 +187,15 @@ fn count(list: &Path) -> usize {
 }
 
 /// Makes the v2 folder where the most controllers can be had; without any it still tells who belongs to whom.
-fn settle(v2: &Hierarchy, name: &str) -> Result<PathBuf, String> {
+fn settle(v2: &Hierarchy, names: &Names<'_>) -> Result<PathBuf, String> {
     let offered = count(&v2.mount.join("cgroup.controllers"));
     if offered > 0 && is_given(&v2.own, &v2.mount) {
         leave(&v2.own);
     }
-    let mut best = make(&v2.own, name)?;
+    let mut best = make(&v2.own, names)?;
     for above in v2.own.ancestors() {
         give(above, &v2.mount);
-        let dir = make(above, name).unwrap_or_else(|_| best.clone());
+        let dir = make(above, names).unwrap_or_else(|_| best.clone());
         if dir != best {
             let better =
                 count(&dir.join("cgroup.controllers")) > count(&best.join("cgroup.controllers"));
@@ -183,12 +227,12 @@ fn holds(group: &Path) -> bool {
         .any(limited)
 }
 
-fn make(above: &Path, name: &str) -> Result<PathBuf, String> {
-    let dir = above.join(name);
+fn make(above: &Path, names: &Names<'_>) -> Result<PathBuf, String> {
+    let dir = above.join(&names.own);
     // Moving a process takes the right to write to the list of the group above both places.
     may_write(&above.join("cgroup.procs"))
         .map_err(|why| format!("lair may make no groups here: {why}"))?;
-    sweep(above);
+    sweep(above, names.former);
     match fs::create_dir(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             Err(format!("cannot make {}: {}", dir.display(), words(&e)))
@@ -209,7 +253,8 @@ fn is_given(group: &Path, mount: &Path) -> bool {
             .is_ok_and(|length| value.starts_with(b"1") && length == 1)
     };
     let contained = group == mount && !is_root(group);
-    contained || marked("user.delegate") || marked("trusted.delegate")
+    let given = contained || marked("user.delegate") || marked("trusted.delegate");
+    given || scope::is_ours(group)
 }
 
 /// Passes the controllers on, where that is lair's to do.
@@ -248,13 +293,16 @@ fn leave(group: &Path) {
     let _ = fs::remove_dir(&leaf);
 }
 
-/// Removes what runtimes left that were killed: `lair-<pid>-<serial>` of a process that is gone.
-fn sweep(above: &Path) {
+/// Removes what runtimes left that were killed: `lair-<pid>-<serial>` of a process that is gone, except where the
+/// kernel's counts are still to be read.
+fn sweep(above: &Path, former: &[String]) {
     for entry in fs::read_dir(above).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name
             .to_str()
-            .and_then(|n| n.strip_prefix("lair-")?.split_once('-'))
+            .and_then(|n| n.strip_prefix("lair-"))
+            .filter(|instance| former.iter().all(|name| name != instance))
+            .and_then(|instance| instance.split_once('-'))
             .filter(|(_, serial)| serial.parse::<u32>().is_ok())
             .and_then(|(pid, _)| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {

@@ -8,6 +8,7 @@ mod bound;
 mod find;
 mod oom;
 mod place;
+mod scope;
 
 pub use place::{Group, Held, HeldLimits, ModuleGroups, Shortfall};
 
@@ -63,6 +64,8 @@ enum Seat {
 pub struct Cgroups {
     unified: Result<PathBuf, String>,
     seats: [Result<Seat, String>; 3],
+    /// Earlier lives of this runtime whose modules were there at its start.
+    former: Vec<String>,
 }
 
 impl Cgroups {
@@ -97,11 +100,16 @@ impl Cgroups {
         Cgroups {
             unified: self.unified.as_deref().map(beside).map_err(Clone::clone),
             seats: self.seats.each_ref().map(seat),
+            former: Vec::new(),
         }
     }
 
-    /// Removes the runtime's folders, if nothing lives in them. The kernel keeps what has members.
+    /// Removes the runtime's folders and those of its earlier lives, if nothing lives in them. The kernel keeps what has
+    /// members.
     pub fn remove(&self) {
+        for instance in &self.former {
+            self.of(instance).remove();
+        }
         let v1 = self.seats.iter().filter_map(|seat| match seat {
             Ok(Seat::V1(dir)) => Some(dir),
             Ok(Seat::Unified) | Err(_) => None,

@@ -10,7 +10,7 @@ use crate::backend::{ReadySource, StartOrder, Started, Streams, Survivor};
 use crate::cgroup::ModuleGroups;
 use crate::keeper::{self, AdoptedChild, KeeperClient};
 use lair_supervision::{ChildId, ChildIdentity};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +78,16 @@ impl Left {
         }
         names
     }
+}
+
+/// Which lives started these children.
+pub(super) fn instances(children: &[AdoptedChild]) -> Vec<String> {
+    let named = children.iter().filter_map(|child| {
+        let (instance, _) = child.marker.to_str().ok()?.split_once(':')?;
+        Some(instance.to_owned())
+    });
+    let named: BTreeSet<String> = named.collect();
+    named.into_iter().collect()
 }
 
 /// `instance:ID.RUN`, as the marker of a module's process says.

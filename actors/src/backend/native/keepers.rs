@@ -4,6 +4,7 @@
 //! stored; what the dead one had started stays with its connection, which sees and signals it by pidfd. Never: starts
 //! one after [`Keepers::end`].
 
+use crate::cgroup::Cgroups;
 use crate::keeper::{KeeperClient, KeeperOptions, ProcessId};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -25,8 +26,8 @@ pub(super) struct Keepers {
 }
 
 impl Keepers {
-    /// Serves with this keeper; with `again`, replaces it when it dies.
-    pub fn new(first: KeeperClient, again: Option<KeeperOptions>) -> Arc<Self> {
+    /// Serves with this keeper; with `again`, replaces it when it dies, in the places of this life of the runtime.
+    pub fn new(first: KeeperClient, again: Option<KeeperOptions>, instance: String) -> Arc<Self> {
         let closing = first.closing();
         let keepers = Arc::new(Keepers {
             itself: Mutex::new(first.keeper()),
@@ -34,7 +35,7 @@ impl Keepers {
             stored: Mutex::default(),
         });
         if let Some(again) = again {
-            tokio::spawn(replace(Arc::downgrade(&keepers), closing, again));
+            tokio::spawn(replace(Arc::downgrade(&keepers), closing, again, instance));
         }
         keepers
     }
@@ -113,6 +114,7 @@ async fn replace(
     keepers: std::sync::Weak<Keepers>,
     first: impl Future<Output = ()> + Send + 'static,
     options: KeeperOptions,
+    instance: String,
 ) {
     first.await;
     loop {
@@ -126,6 +128,10 @@ async fn replace(
             );
             match KeeperClient::launch(options.clone()).await {
                 Ok(keeper) => {
+                    let (name, pid) = (instance.clone(), keeper.keeper().pid);
+                    // A scope goes with its last process: what was found at the start is made again.
+                    let places = move || Cgroups::find(&name, pid, &[]);
+                    let _ = tokio::task::spawn_blocking(places).await;
                     let closing = keeper.closing();
                     if !keepers.take(keeper) {
                         return;

@@ -77,9 +77,10 @@ impl NativeBackend {
         left: Inheritance,
         options: NativeOptions,
     ) -> Self {
+        let former = adopt::instances(&left.children);
+        let cgroups = Cgroups::find(&options.instance, keeper.keeper().pid, &former);
         let left = Left::sort(&keeper, left.children, left.stored);
-        let keepers = Keepers::new(keeper, again);
-        let cgroups = Cgroups::find(&options.instance);
+        let keepers = Keepers::new(keeper, again, options.instance.clone());
         let starts = Semaphore::new(STARTS_IN_FLIGHT);
         NativeBackend {
             shared: Arc::new(Shared {
