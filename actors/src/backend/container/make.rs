@@ -12,6 +12,8 @@ use super::{News, QUICK, SLOW, Shared, pause, sweep, within};
 use crate::backend::{StartOrder, Started, Streams};
 use lair_manifests::launch::{ContainerLaunch, Launch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,19 @@ async fn pull(shared: &Arc<Shared>, order: &StartOrder, image: &str) -> Result<(
     .await
 }
 
+/// Makes what is missing of the module's own folder, where a volume lies in it. Who runs lair owns it.
+fn own_folders(launch: &ContainerLaunch) -> Result<(), EngineFault> {
+    for volume in launch.volumes.iter().filter(|v| v.own) {
+        let mut folder = DirBuilder::new();
+        let made = folder.mode(0o750).recursive(true).create(&volume.source);
+        made.map_err(|e| {
+            let what = format!("{} can't be made: {e}", volume.source.display());
+            EngineFault::new(EngineFaultKind::NoSuchMount, &what)
+        })?;
+    }
+    Ok(())
+}
+
 /// Makes and starts the container.
 pub(super) async fn make(
     shared: Arc<Shared>,
@@ -96,6 +111,7 @@ pub(super) async fn make(
     let missing = || EngineFault::new(EngineFaultKind::Refused, "the plan is not for a container");
     let launch = launch_of(&order).ok_or_else(|| missing().at(StartStage::Create))?;
     let spec = wanted(&order, launch, &shared.options.instance, &image.id);
+    own_folders(launch).map_err(|f| f.at(StartStage::PrepareDirs))?;
     for mount in &spec.mounts {
         // Docker would make the folder, as root.
         if !mount.source.exists() {
