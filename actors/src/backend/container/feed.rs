@@ -11,8 +11,10 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Sender;
 
-/// Bytes moved at once.
+/// Bytes moved at once, at most.
 const CHUNK: usize = 64 << 10;
+/// Bytes that a container's stream costs while it says little.
+const LITTLE: usize = 4 << 10;
 
 /// Which stream a frame belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl Feed {
     /// # Errors
     /// The connection's, or a frame that is none.
     pub async fn frames<R: AsyncRead + Unpin>(mut self, mut source: R) -> Result<(), EngineFault> {
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; LITTLE];
         loop {
             let mut header = [0; 8];
             match source.read_exact(&mut header).await {
@@ -95,8 +97,11 @@ impl Feed {
                 Err(e) => return Err(EngineFault::of_io("read its output", &e)),
             }
             let (stream, mut left) = frame(header)?;
+            if left > buffer.len() {
+                buffer.resize(CHUNK, 0);
+            }
             while left > 0 {
-                let most = left.min(CHUNK);
+                let most = left.min(buffer.len());
                 match source.read(&mut buffer[..most]).await {
                     Ok(0) => return Ok(()),
                     Ok(n) => {

@@ -180,9 +180,11 @@ async fn run(
     let create = |f: EngineFault| f.at(StartStage::Create);
     let attach = shared.engine.attach(id);
     let streams = within(SLOW, "attach to it", attach).await.map_err(create)?;
-    // Where the engine has its first process already, it is watched from before its first instruction.
-    let early = look(shared, id).await.map_err(create)?;
-    let mut life = early.as_ref().and_then(|facts| Life::of(facts.pid?, id));
+    let early = match shared.engine.shows_process_early() {
+        true => look(shared, id).await.map_err(create)?,
+        false => None,
+    };
+    let mut life = early.and_then(|facts| Life::of(facts.pid?, id));
     let start = within(SLOW, "start it", shared.engine.start(id)).await;
     start.map_err(|f| f.at(StartStage::Start))?;
     let facts = settled(shared, id)
