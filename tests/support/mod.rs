@@ -3,6 +3,7 @@
 //! Waits are level-triggered: they look at published truth after every event, never after a sleep.
 #![allow(dead_code, reason = "each story uses its own part")]
 
+pub mod contained;
 pub mod engines;
 pub mod fake_engine;
 pub mod gate;

@@ -8,7 +8,7 @@ use super::fault::{EngineFault, EngineFaultKind};
 use crate::backend::Streams;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::Sender;
 
 /// Bytes moved at once, at most.
@@ -83,6 +83,14 @@ impl Feed {
         self.out.is_none() && self.err.is_none()
     }
 
+    /// Until nobody reads either stream any more.
+    async fn given_up(&self) {
+        for pipe in [&self.out, &self.err].into_iter().flatten() {
+            // Told of a pipe whose other end is closed; a pipe that can't be watched is as good as closed.
+            let _ = pipe.ready(Interest::ERROR).await;
+        }
+    }
+
     /// Reads frames to the end of `source`: 1 byte stream (0 or 1 output, 2 error), 3 bytes zero, 4 bytes length.
     ///
     /// # Errors
@@ -91,7 +99,13 @@ impl Feed {
         let mut buffer = vec![0; LITTLE];
         loop {
             let mut header = [0; 8];
-            match source.read_exact(&mut header).await {
+            // An engine that says nothing more must not be listened to for ever.
+            let read = tokio::select! {
+                biased;
+                read = source.read_exact(&mut header) => read,
+                () = self.given_up() => return Ok(()),
+            };
+            match read {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(e) => return Err(EngineFault::of_io("read its output", &e)),
