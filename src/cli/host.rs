@@ -8,10 +8,11 @@ use super::exit::{self, Code};
 use crate::bridge::{self, Bound, Ended, PeerPolicy, Stale};
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
 use futures_util::StreamExt;
+use lair_actors::keeper::hold_back;
 use lair_actors::messages::DrainReport;
 use lair_manifests::RuntimeConfig;
 use lair_supervision::Origin;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +32,19 @@ pub enum Asked {
     Nothing,
 }
 
+/// The signals that mean something.
+const TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// Holds signals back from before this program becomes another one until that one listens, or lets them come.
+///
+/// # Errors
+/// The system refuses.
+pub fn hold_signals(held: bool) -> std::io::Result<()> {
+    hold_back(&TAKEN, held)?;
+    // Ignored here, but not at the beginning of a program's life.
+    hold_back(&[SIGPIPE], held)
+}
+
 /// The process's signals.
 pub struct Asks(Signals);
 
@@ -40,9 +54,10 @@ impl Asks {
     /// # Errors
     /// The system refuses.
     pub fn listen() -> Result<Self, CliError> {
-        Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
-            .map(Asks)
-            .map_err(|e| CliError::new("internal", format!("cannot listen to signals: {e}")))
+        let failed = |e| CliError::new("internal", format!("cannot listen to signals: {e}"));
+        let signals = Signals::new(TAKEN).map_err(failed)?;
+        hold_signals(false).map_err(failed)?;
+        Ok(Asks(signals))
     }
 
     /// The next one.
