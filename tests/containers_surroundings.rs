@@ -3,7 +3,7 @@
 mod support;
 
 use lair::actors::backend::container::cli::Cli;
-use lair::actors::backend::container::engine::Engine;
+use lair::actors::backend::container::engine::{CreateSpec, Engine};
 use lair::actors::backend::container::podman::Podman;
 use lair::actors::backend::container::service::ServiceOrder;
 use std::os::unix::fs::PermissionsExt;
@@ -40,4 +40,32 @@ async fn the_folder_that_lair_was_started_in_may_vanish() {
     let command = Cli::of(&[program(&home, "docker")]);
     assert!(command.info().await.is_err());
     assert_eq!(said(&home), "/");
+}
+
+/// Of the neighbour's C5: variables of a container are in no command line, where everybody could read them.
+#[tokio::test]
+async fn a_variable_is_in_no_command_line() {
+    let home = Home::new("words");
+    let path = home.path().join("docker");
+    let said = |name: &str| home.path().join(name);
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = create ] || {{ echo '{{\"ServerVersion\": \"20.10.24\"}}'; exit 0; }}\n\
+         echo \"$@\" >>{}; cat >{}\nprintf '%064d\\n' 1\n",
+        said("words").display(),
+        said("input").display()
+    );
+    std::fs::write(&path, text).expect("a program");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let spec = CreateSpec {
+        name: "x".into(),
+        image: "y".into(),
+        env: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
+        log_bytes: 1 << 20,
+        ..CreateSpec::default()
+    };
+    let made = Cli::of(&[path]).create(std::sync::Arc::new(spec)).await;
+    made.unwrap_or_else(|e| panic!("{e}"));
+    let read = |name| std::fs::read_to_string(said(name)).expect("it was started");
+    assert!(!read("words").contains("hunter2"), "{}", read("words"));
+    assert!(read("input").contains("TOKEN=hunter2"), "{}", read("input"));
 }

@@ -187,7 +187,7 @@ impl RuntimeHandle {
     /// # Errors
     /// `unknown_module`, `draining`, `port_taken`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
-        self.check_ports(name).await?;
+        crate::ports::check(&self.inner, name).await?;
         self.ask(name, ChildEvent::StartRequested, origin).await
     }
 
@@ -215,28 +215,9 @@ impl RuntimeHandle {
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
-        self.check_ports(name).await?;
+        crate::ports::check(&self.inner, name).await?;
         self.ask(name, ChildEvent::RestartRequested { grace }, origin)
             .await
-    }
-
-    /// Before a module that is down is started: whether its ports are somebody else's.
-    async fn check_ports(&self, name: &str) -> Result<(), Refused> {
-        let view = self.inner.board.get(name);
-        let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
-        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
-            return Ok(());
-        };
-        let look = || {
-            let (board, view) = (self.inner.board.clone(), view.clone());
-            tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
-        };
-        let found = look().await.unwrap_or(Ok(()));
-        // An engine holds a container's ports until it has removed it, which is under way when the module is down.
-        if found.is_err() && crate::containers::removed(&self.inner.engines).await {
-            return look().await.unwrap_or(Ok(()));
-        }
-        found
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.
