@@ -24,7 +24,7 @@ use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
 use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
+use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions, StreamKey};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
@@ -245,6 +245,14 @@ impl Actor for RootActor {
                     News::Pulling(progress) => NoticeKind::Pulling { progress },
                     News::Reclaimed(what) => NoticeKind::Reclaimed { what },
                     News::Differs(what) => NoticeKind::Differs { what },
+                    News::Missed(what) => {
+                        let key = StreamKey {
+                            module: id.shared(),
+                            run: inc,
+                        };
+                        state.pump.remark(key, what.clone());
+                        NoticeKind::Differs { what: vec![what] }
+                    }
                 };
                 state.publish_for(&id, inc, kind, Origin::Observed);
             }
