@@ -6,10 +6,11 @@
 use crate::folders::Folders;
 use crate::runtime::RuntimeError;
 use lair_actors::backend::Backend;
-use lair_actors::backend::container::ContainerOptions;
 use lair_actors::backend::container::engine::EngineInfo;
 use lair_actors::backend::container::find::{EnginePlaces, Engines, Finding};
+use lair_actors::backend::container::{ContainerOptions, Orphans};
 use lair_actors::clock::Clock;
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::RootMsg;
 use lair_manifests::config::RuntimeConfig;
 use lair_manifests::facts::EngineFacts;
@@ -46,6 +47,7 @@ pub(crate) fn engines(
     let options = ContainerOptions {
         instance: instance(&folders.state).map_err(unusable)?,
         pull_within: PULL_WITHIN,
+        mark: Some(folders.state.join("containers")),
     };
     Ok(Engines::new(places, &options, clock.clone()))
 }
@@ -82,6 +84,34 @@ pub(crate) fn hear_news(engines: &Engines, root: &ActorRef<RootMsg>) {
             let id = id.clone();
             let _ = root.cast(RootMsg::News { id, inc, news });
         }));
+    }
+}
+
+/// What shall become of containers if this process dies without a word.
+pub(crate) fn set_orphans(engines: &Engines, policy: DeathPolicy) {
+    let orphans = match policy {
+        DeathPolicy::Keep => Orphans::Keep,
+        DeathPolicy::Kill { .. } => Orphans::End,
+    };
+    for backend in engines.backends().values() {
+        backend.set_orphans(orphans);
+    }
+}
+
+/// Looks for containers that an earlier life left. Those that were to die with it are ended now, with grace.
+pub(crate) async fn look_back(engines: &Engines, policy: DeathPolicy) {
+    set_orphans(engines, policy);
+    let looks = engines.backends().values().cloned().map(|backend| {
+        tokio::spawn(async move {
+            if backend.look_back().await == Some(Orphans::End) {
+                for name in backend.disown() {
+                    tracing::warn!("{name} outlived the lair that it was to die with: stopping it");
+                }
+            }
+        })
+    });
+    for look in looks.collect::<Vec<_>>() {
+        let _ = look.await;
     }
 }
 

@@ -5,7 +5,8 @@
 
 use super::error::CliError;
 use super::exit::{self, Code};
-use crate::bridge::{self, Bound, Ended, PeerPolicy, Stale};
+use crate::bridge::{self, Bound, Counters, Ended, PeerPolicy, Stale};
+use crate::metrics;
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
 use futures_util::StreamExt;
 use lair_actors::keeper::hold_back;
@@ -14,7 +15,9 @@ use lair_manifests::RuntimeConfig;
 use lair_supervision::Origin;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -126,6 +129,8 @@ pub struct Host {
     bridge: JoinHandle<Ended>,
     open: Option<oneshot::Sender<()>>,
     close: oneshot::Sender<()>,
+    /// The port for scrapers, if the configuration has one.
+    scraped: Option<JoinHandle<()>>,
     /// The signals.
     pub asks: Asks,
 }
@@ -164,6 +169,7 @@ impl Host {
         let asks = Asks::listen()?;
         let policy = peers(&options.config);
         let socket = options.folders.socket.clone();
+        let metrics = options.config.metrics.as_ref().and_then(|m| m.address());
         let runtime = Runtime::start(options).await?;
         spare_lair();
         let bound = match listen(&socket) {
@@ -176,18 +182,24 @@ impl Host {
         let (open, opened) = oneshot::channel::<()>();
         let (close, closed) = oneshot::channel();
         let handle = runtime.handle().clone();
+        let counters: Arc<Counters> = Arc::default();
+        let scraped = match metrics {
+            Some(at) => scraped(&handle, at, &counters).await,
+            None => None,
+        };
         let bridge = tokio::spawn(async move {
             let _ = opened.await;
             let closing = async {
                 let _ = closed.await;
             };
-            bridge::serve(handle, bound, policy, closing).await
+            bridge::serve_counted(handle, bound, policy, counters, closing).await
         });
         Ok(Host {
             runtime,
             bridge,
             open: Some(open),
             close,
+            scraped,
             asks,
         })
     }
@@ -231,6 +243,9 @@ impl Host {
             }
         };
         self.open();
+        if let Some(scraped) = &self.scraped {
+            scraped.abort();
+        }
         let _ = self.close.send(());
         if !self.bridge.is_finished() {
             let _ = (&mut self.bridge).await;
@@ -265,6 +280,26 @@ fn peers(config: &RuntimeConfig) -> PeerPolicy {
         uids: config.access.uids.iter().map(|n| n.small()).collect(),
         gids: config.access.gids.iter().map(|n| n.small()).collect(),
     }
+}
+
+/// The port for scrapers. Modules don't wait for it: one that can't be had is told in lair's log.
+async fn scraped(
+    handle: &RuntimeHandle,
+    at: SocketAddr,
+    counters: &Arc<Counters>,
+) -> Option<JoinHandle<()>> {
+    let listener = match metrics::http::listen(at).await {
+        Ok(listener) => listener,
+        Err(e) => {
+            tracing::error!(address = %at, "metrics can't be scraped, name another port with `metrics: {{ listen: … }}`: {e}");
+            return None;
+        }
+    };
+    tracing::info!(address = %at, "metrics can be scraped");
+    let (handle, counters) = (handle.clone(), Some(counters.clone()));
+    Some(tokio::spawn(async move {
+        match metrics::http::serve(handle, listener, counters).await {}
+    }))
 }
 
 fn listen(socket: &Path) -> Result<Bound, CliError> {

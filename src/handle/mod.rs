@@ -5,6 +5,7 @@
 
 mod account;
 mod again;
+mod figures;
 mod why;
 mod words;
 

@@ -9,6 +9,7 @@ pub mod native;
 pub mod sim;
 
 use crate::cgroup::{HeldLimits, Shortfall};
+use crate::files::read::Recorded;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
 use std::future::Future;
@@ -219,7 +220,8 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// Takes over a survivor of this module and incarnation, with its output from where the earlier life stopped
     /// reading, and its exit if it has ended meanwhile. `None`: there is none (any more).
-    fn adopt(&self, _order: StartOrder) -> BoxFuture<Option<Started>> {
+    /// `known`: what the files have of its stdout and stderr, for a backend that has to find the place by itself.
+    fn adopt(&self, _order: StartOrder, _known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
         Box::pin(async { None })
     }
     /// Ends, with grace, the survivors that nobody has claimed; says which they are.

@@ -5,6 +5,7 @@
 use super::RootState;
 use crate::backend::container::News;
 use crate::messages::{HealthReport, ModuleReport};
+use crate::pump::StreamKey;
 use lair_supervision::exposure::Exposure;
 use lair_supervision::{ChildEvent, ChildId, NoticeKind, Origin};
 
@@ -153,6 +154,14 @@ impl RootState {
             News::Pulling(progress) => NoticeKind::Pulling { progress },
             News::Reclaimed(what) => NoticeKind::Reclaimed { what },
             News::Differs(what) => NoticeKind::Differs { what },
+            News::Missed(what) => {
+                let key = StreamKey {
+                    module: id.shared(),
+                    run: inc,
+                };
+                self.pump.remark(key, what.clone());
+                NoticeKind::Differs { what: vec![what] }
+            }
         };
         self.publish_for(id, inc, kind, Origin::Observed);
     }

@@ -5,6 +5,8 @@
 //! also where the engine is away when it fails. Never: speaks an engine's own language ([`engine::Engine`] does), and
 //! never lets the engine restart or remove a container.
 
+mod adopt;
+mod away;
 mod cgroup;
 pub mod cli;
 mod command;
@@ -21,11 +23,14 @@ pub mod podman;
 mod presence;
 mod processes;
 pub mod service;
+mod splice;
 mod streams;
 mod sweep;
 mod wanted;
 
-use super::{Backend, BoxFuture, StartOrder, Started};
+use super::{Backend, BoxFuture, StartOrder, Started, Survivor};
+use crate::files::read::Recorded;
+use adopt::{Left, Mark};
 use engine::{Engine, LABEL_INSTANCE};
 use fault::{EngineFault, EngineFaultKind};
 use lair_manifests::launch::Launch;
@@ -33,10 +38,12 @@ use lair_supervision::{ChildId, StartFault, StartStage};
 use presence::Presence;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
+pub use adopt::Orphans;
 pub use wanted::container_name;
 
 /// Starts under way at once; more wait their turn.
@@ -56,6 +63,8 @@ pub struct ContainerOptions {
     pub instance: String,
     /// Longest time to fetch an image.
     pub pull_within: Duration,
+    /// Where it is noted that containers may outlive this life: this path with `.` and the engine's name. `None`: nowhere.
+    pub mark: Option<PathBuf>,
 }
 
 /// Something that happened beside the life of a module.
@@ -67,6 +76,8 @@ pub enum News {
     Reclaimed(String),
     /// What was asked for and what is in force differ.
     Differs(Vec<String>),
+    /// Output that is lost, or may be.
+    Missed(String),
 }
 
 /// Hears news of a module's incarnation. Called from any thread, must not block.
@@ -90,9 +101,24 @@ pub(super) struct Shared {
     /// Containers that are being removed.
     removing: Mutex<HashSet<String>>,
     removed: Notify,
+    /// What an earlier life left and nobody has claimed.
+    left: Left,
+    /// Containers of an earlier life that somebody has claimed, or that are being ended.
+    adopted: Mutex<HashSet<String>>,
+    /// Containers of an earlier life that have been asked to end.
+    ending: Mutex<HashSet<String>>,
+    mark: Mark,
 }
 
 impl Shared {
+    fn adopted(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ending(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, id: &ChildId, inc: u64, news: News) {
         match self.news.get() {
             Some(sink) => sink(id, inc, news),
@@ -146,8 +172,17 @@ impl ContainerBackend {
     /// Runs containers with this engine. Nothing is asked of it yet: it may be away.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, options: ContainerOptions) -> Self {
+        let mark = options.mark.as_ref().map(|path| {
+            let mut path = path.clone().into_os_string();
+            path.push(format!(".{}", engine.name()));
+            PathBuf::from(path)
+        });
         ContainerBackend {
             shared: Arc::new(Shared {
+                left: Left::default(),
+                adopted: Mutex::default(),
+                ending: Mutex::default(),
+                mark: Mark::new(mark),
                 presence: Presence::new(),
                 starts: Semaphore::new(STARTS_IN_FLIGHT),
                 under_way: Mutex::default(),
@@ -183,14 +218,29 @@ impl ContainerBackend {
         let done = async {
             loop {
                 let changed = self.shared.removed.notified();
-                if self.shared.removing().is_empty() {
+                if self.shared.removing().is_empty() && self.shared.ending().is_empty() {
                     return;
                 }
                 changed.await;
             }
         };
         let _ = tokio::time::timeout(limit, done).await;
-        self.shared.removing().len()
+        let left = self.shared.removing().len() + self.shared.ending().len();
+        if left == 0 && self.shared.left.list().is_empty() {
+            self.shared.mark.remove();
+        }
+        left
+    }
+
+    /// Looks for containers that an earlier life left, if it may have left any, and says what was to become of them.
+    /// An engine that is away is asked for a few seconds.
+    pub async fn look_back(&self) -> Option<Orphans> {
+        adopt::look_back(&self.shared).await
+    }
+
+    /// What shall become of containers if this life ends without a word.
+    pub fn set_orphans(&self, orphans: Orphans) {
+        self.shared.mark.orders(orphans);
     }
 }
 
@@ -213,6 +263,19 @@ impl Backend for ContainerBackend {
             drop(entry);
             started
         })
+    }
+
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        let survivors = self.shared.left.list();
+        Box::pin(async move { survivors })
+    }
+
+    fn adopt(&self, order: StartOrder, known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
+        Box::pin(adopt::adopt(self.shared.clone(), order, known))
+    }
+
+    fn disown(&self) -> Vec<String> {
+        adopt::disown(&self.shared)
     }
 
     // The engine carries out what it was asked, whether or not somebody still waits for the answer.
@@ -247,6 +310,7 @@ async fn start(
         let what = "the plan is not for a container";
         return Err(EngineFault::new(EngineFaultKind::Refused, what).at(StartStage::Create));
     };
+    shared.mark.set();
     let prepared = async {
         sweep::once(&shared).await;
         // Never closed, so the permit always comes.

@@ -18,6 +18,7 @@ use super::{
     is_transient,
 };
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
+use crate::files::read::Recorded;
 use crate::keeper::{
     CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
     SpawnedChild, Stage,
@@ -167,7 +168,7 @@ impl Backend for NativeBackend {
         Box::pin(async move { survivors })
     }
 
-    fn adopt(&self, order: StartOrder) -> BoxFuture<Option<Started>> {
+    fn adopt(&self, order: StartOrder, _known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
         let shared = self.shared.clone();
         Box::pin(async move { adopt::adopt(&shared, &order) })
     }
