@@ -10,11 +10,11 @@ mod apply;
 mod drain;
 mod groups;
 mod inject;
+mod news;
 mod reload;
 mod table;
 
 use crate::backend::Backend;
-use crate::backend::container::News;
 use crate::clock::Clock;
 use crate::dossier::Archive;
 use crate::events::EventLog;
@@ -24,7 +24,7 @@ use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
 use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
-use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions, StreamKey};
+use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
@@ -240,22 +240,7 @@ impl Actor for RootActor {
                 fault,
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
-            RootMsg::News { id, inc, news } => {
-                let kind = match news {
-                    News::Pulling(progress) => NoticeKind::Pulling { progress },
-                    News::Reclaimed(what) => NoticeKind::Reclaimed { what },
-                    News::Differs(what) => NoticeKind::Differs { what },
-                    News::Missed(what) => {
-                        let key = StreamKey {
-                            module: id.shared(),
-                            run: inc,
-                        };
-                        state.pump.remark(key, what.clone());
-                        NoticeKind::Differs { what: vec![what] }
-                    }
-                };
-                state.publish_for(&id, inc, kind, Origin::Observed);
-            }
+            RootMsg::News { id, inc, news } => state.tell_news(&id, inc, news),
             RootMsg::Reloaded { report, origin } => {
                 let kind = NoticeKind::Reloaded { report };
                 state.publish(&ChildId::new("lair"), kind, origin);
