@@ -29,6 +29,8 @@ const FRESH: Duration = Duration::from_secs(30);
 const PULL_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// How long containers may take to be removed when everything is down.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);
+/// How long a start waits for a port that a container had which is being removed.
+const PORTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The engines that the configuration allows.
 pub(crate) fn engines(
@@ -125,6 +127,18 @@ pub(crate) async fn settle(engines: &Engines) {
             );
         }
     }
+}
+
+/// Waits for removals that are under way, and says whether there were any.
+pub(crate) async fn removed(engines: &Engines) -> bool {
+    let mut any = false;
+    for backend in engines.backends().values() {
+        if backend.settle(Duration::ZERO).await > 0 {
+            any = true;
+            backend.settle(PORTS_WITHIN).await;
+        }
+    }
+    any
 }
 
 /// What selection decides by. Blocks for at most 10 s: call it from a blocking thread.

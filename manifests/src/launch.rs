@@ -199,6 +199,9 @@ pub struct Volume {
     pub target: String,
     /// Mounted read-only.
     pub read_only: bool,
+    /// It lies in the module's own folder: made before the start where it is missing.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// A declared port.

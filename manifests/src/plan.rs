@@ -248,10 +248,14 @@ impl<'p> Planner<'p> {
         for (i, mount) in c.volumes.iter().enumerate() {
             let pointer = format!("/runtime/container/volumes/{i}/source");
             let source = self.text(&mount.source, &pointer);
-            volumes.extend(source.map(|source| Volume {
-                source: self.absolute(&source),
-                target: mount.target.to_string(),
-                read_only: mount.read_only,
+            volumes.extend(source.map(|source| {
+                let source = self.absolute(&source);
+                Volume {
+                    own: source.starts_with(&self.data),
+                    source,
+                    target: mount.target.to_string(),
+                    read_only: mount.read_only,
+                }
             }));
         }
         let mut command = command?;

@@ -15,6 +15,7 @@ pub mod flags;
 mod hand_over;
 mod host;
 mod inject;
+mod journal;
 mod lifecycle;
 mod log;
 mod notify;
@@ -38,6 +39,8 @@ use exit::Code;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use style::Style;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Does what the command line says.
 #[must_use]
@@ -152,7 +155,13 @@ fn trace(global: &Global, usual: &str) -> Option<log::Flush> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAIR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = Style::choose(global.color, &std::io::stderr()).is_on();
-    let (log, flush) = log::Log::start()?;
+    let journal = journal::socket();
+    let (log, flush) = log::Log::start(journal)?;
+    if journal.is_some() {
+        let all = tracing_subscriber::registry().with(filter);
+        let _ = all.with(journal::Journal(log)).try_init();
+        return Some(flush);
+    }
     // Only fails if there is one already; then that one stays.
     let _ = tracing_subscriber::fmt()
         .with_writer(log)

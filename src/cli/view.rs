@@ -267,6 +267,12 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         .map_or_else(String::new, |n| format!(", of {n} CPUs"));
     let by = held(r.cpus.enforced, r.cpus.by.as_deref());
     row("CPU", &format!("{}{share}{by}", cpu(r.cpu_ms)));
+    if let (Some(read), Some(written)) = (r.read_bytes, r.written_bytes) {
+        row(
+            "Disk",
+            &format!("{} read, {} written", bytes(read), bytes(written)),
+        );
+    }
     if let Some(limit) = r.pids.limit {
         let now = r.pids.current.map_or_else(|| "-".into(), |n| n.to_string());
         let by = held(r.pids.enforced, r.pids.by.as_deref());

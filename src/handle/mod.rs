@@ -5,6 +5,7 @@
 
 mod account;
 mod again;
+mod figures;
 mod why;
 mod words;
 
@@ -227,10 +228,16 @@ impl RuntimeHandle {
         let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
             return Ok(());
         };
-        let board = self.inner.board.clone();
-        tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
-            .await
-            .unwrap_or(Ok(()))
+        let look = || {
+            let (board, view) = (self.inner.board.clone(), view.clone());
+            tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
+        };
+        let found = look().await.unwrap_or(Ok(()));
+        // An engine holds a container's ports until it has removed it, which is under way when the module is down.
+        if found.is_err() && crate::containers::removed(&self.inner.engines).await {
+            return look().await.unwrap_or(Ok(()));
+        }
+        found
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.

@@ -161,6 +161,12 @@ pub struct Resources {
     pub cpu_ms: Option<u64>,
     /// Processes in the tree.
     pub processes: Option<u64>,
+    /// Bytes its live processes have read from disks.
+    #[serde(default)]
+    pub read_bytes: Option<u64>,
+    /// Bytes they have written to disks.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
     /// The GPUs it was given; empty: none, and none can be seen by it.
     pub gpu: Vec<Gpu>,
 }

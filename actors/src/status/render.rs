@@ -126,6 +126,8 @@ impl Renderer<'_> {
                 resources.memory.current = Some(sampled.usage.rss);
                 resources.cpu_ms = Some(sampled.usage.cpu_ms);
                 resources.processes = Some(sampled.usage.pids.len() as u64);
+                resources.read_bytes = sampled.usage.read_bytes;
+                resources.written_bytes = sampled.usage.write_bytes;
             }
             resources.gpu = self.on_gpus(view, Some(&sampled.usage.pids));
             hold(&mut resources, handle.limits());

@@ -43,6 +43,11 @@ pub trait Engine: Send + Sync + 'static {
     fn attach(&self, id: &str) -> Answer<Streams>;
     /// Connects to the output of one that runs, from now on.
     fn attach_again(&self, id: &str) -> Answer<Streams>;
+    /// Whether a container's first process is there, waiting, once it is attached to: then it can be watched from before
+    /// its first instruction.
+    fn shows_process_early(&self) -> bool {
+        false
+    }
     /// Starts it. Started already is fine.
     fn start(&self, id: &str) -> Answer<()>;
     /// Sends a signal to its first process. Gone already is fine.

@@ -170,6 +170,10 @@ impl Engine for Podman {
         })
     }
 
+    fn shows_process_early(&self) -> bool {
+        true
+    }
+
     fn start(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move { me.act(&id, "start", Gone::IsAFault).await })
