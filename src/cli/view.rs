@@ -300,6 +300,9 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     for socket in &m.exposed {
         row("Exposed", &format!("{socket}, which it did not declare"));
     }
+    if !m.engine.is_empty() {
+        row("Engine", &in_force(m));
+    }
     if let Some(held) = &m.confinement {
         row("Confined", &confined(held));
     }
@@ -310,6 +313,12 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     };
     let file = m.logs.current.as_ref().unwrap_or(&m.logs.dir);
     row("Logs", &format!("{file} ({}{lost})", bytes(m.logs.bytes)));
+}
+
+/// What an engine says of a module's container, in one line.
+fn in_force(m: &ModuleStatus) -> String {
+    let each = |(what, told): (&String, &String)| format!("{what} {told}");
+    m.engine.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// What holds a module, in one line.

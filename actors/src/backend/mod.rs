@@ -6,6 +6,7 @@
 
 pub mod container;
 pub mod native;
+mod secrets;
 pub mod sim;
 
 use crate::cgroup::{HeldLimits, Shortfall};

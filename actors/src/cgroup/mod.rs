@@ -9,6 +9,7 @@ mod find;
 mod oom;
 mod place;
 
+pub(crate) use place::held_by;
 pub use place::{Group, Held, HeldLimits, ModuleGroups, Shortfall};
 
 use std::fs;

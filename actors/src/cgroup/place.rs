@@ -262,6 +262,33 @@ impl ModuleGroups {
     }
 }
 
+/// A limit that an engine was asked to hold, as the kernel has it in one of these groups.
+#[must_use]
+pub(crate) fn held_by(engine: &str, limit: Limit, asked: u64, groups: &[Group]) -> Option<Held> {
+    let mut seen = groups.iter().filter_map(|group| {
+        let found = bound::get(&group.dir, group.v2, limit)?;
+        Some((group, found))
+    });
+    let (mut group, mut found) = seen.next()?;
+    if !bound::same(limit, asked, found)
+        && let Some(better) = seen.find(|(_, found)| bound::same(limit, asked, *found))
+    {
+        (group, found) = better;
+    }
+    let enforced = bound::same(limit, asked, found);
+    let (current, peak) = bound::used(&group.dir, group.v2, limit);
+    Some(Held {
+        asked,
+        enforced,
+        by: match enforced {
+            true => engine.to_owned(),
+            false => format!("{engine} holds it to {found} instead"),
+        },
+        current,
+        peak,
+    })
+}
+
 impl Bound {
     /// Reads it back.
     fn found(&self) -> Result<&Group, String> {

@@ -11,6 +11,7 @@ use crate::view::{GroupView, HealthWord};
 use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One module, as people and programs see it. Times are RFC 3339 UTC with milliseconds, sizes bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +57,10 @@ pub struct ModuleStatus {
     /// The sockets that it did not declare.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Socket>,
-    /// What it is held to, while it runs natively.
+    /// What its container engine says of it, while it runs: its image, and what is in force.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engine: BTreeMap<String, String>,
+    /// What it is held to, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
     /// Its log files.

@@ -239,7 +239,14 @@ async fn take(
         }
     }
     let init_pid = life.as_ref().map(Life::pid);
-    let grip = Grip::begin(shared, &facts.id, &Arc::new(spec), image, life);
+    let grip = Grip::begin(
+        shared,
+        &facts.id,
+        &Arc::new(spec),
+        image,
+        life,
+        facts.applied,
+    );
     Ok(Some(Started {
         identity: ChildIdentity::Container {
             engine_id: facts.id,

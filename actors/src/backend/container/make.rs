@@ -4,12 +4,12 @@
 //! watched before it can end unseen where the engine allows; any failure removes what was made. Never: retries a step,
 //! but for a name that a leftover of ours had, and an init that the engine has not.
 
-use super::engine::{ContainerState, CreateSpec, ImageFacts, Progress};
+use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts, Progress};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::grip::{Grip, Life};
 use super::wanted::{differences, wanted};
 use super::{News, QUICK, SLOW, Shared, pause, sweep, within};
-use crate::backend::{StartOrder, Started, Streams};
+use crate::backend::{StartOrder, Started, Streams, secrets};
 use lair_manifests::launch::{ContainerLaunch, Launch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
 use std::fs::DirBuilder;
@@ -110,7 +110,8 @@ pub(super) async fn make(
 ) -> Result<Started, StartFault> {
     let missing = || EngineFault::new(EngineFaultKind::Refused, "the plan is not for a container");
     let launch = launch_of(&order).ok_or_else(|| missing().at(StartStage::Create))?;
-    let spec = wanted(&order, launch, &shared.options.instance, &image.id);
+    let mut spec = wanted(&order, launch, &shared.options.instance, &image.id);
+    spec.env.extend(secrets::texts(&launch.secrets)?);
     own_folders(launch).map_err(|f| f.at(StartStage::PrepareDirs))?;
     for mount in &spec.mounts {
         // Docker would make the folder, as root.
@@ -200,7 +201,13 @@ async fn run(
     if !differs.is_empty() {
         shared.tell(&order.id, order.inc, News::Differs(differs));
     }
-    Ok(started(shared, id, spec, image, life, streams))
+    Ok(started(
+        (shared, id),
+        spec,
+        image,
+        (life, facts.applied),
+        streams,
+    ))
 }
 
 /// The container, where it is.
@@ -239,15 +246,14 @@ async fn settled(
 }
 
 fn started(
-    shared: &Arc<Shared>,
-    id: &str,
+    (shared, id): (&Arc<Shared>, &str),
     spec: &Arc<CreateSpec>,
     image: Arc<ImageFacts>,
-    life: Option<Life>,
+    (life, applied): (Option<Life>, Applied),
     streams: Streams,
 ) -> Started {
     let pid = life.as_ref().map(Life::pid);
-    let grip = Grip::begin(shared, id, spec, image, life);
+    let grip = Grip::begin(shared, id, spec, image, life, applied);
     Started {
         identity: ChildIdentity::Container {
             engine_id: id.to_owned(),

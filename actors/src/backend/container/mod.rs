@@ -16,6 +16,7 @@ pub mod engine;
 pub mod fault;
 pub mod feed;
 pub mod find;
+mod gate;
 mod grip;
 mod http;
 mod make;
@@ -28,11 +29,12 @@ mod streams;
 mod sweep;
 mod wanted;
 
-use super::{Backend, BoxFuture, StartOrder, Started, Survivor};
+use super::{Backend, BackendFault, BoxFuture, StartOrder, Started, Survivor};
 use crate::files::read::Recorded;
 use adopt::{Left, Mark};
 use engine::{Engine, LABEL_INSTANCE};
 use fault::{EngineFault, EngineFaultKind};
+use gate::{Gate, Gated};
 use lair_manifests::launch::Launch;
 use lair_supervision::{ChildId, StartFault, StartStage};
 use presence::Presence;
@@ -90,6 +92,7 @@ pub struct ContainerBackend {
 
 pub(super) struct Shared {
     engine: Arc<dyn Engine>,
+    gate: Gate,
     options: ContainerOptions,
     starts: Semaphore,
     under_way: Mutex<HashMap<(ChildId, u64), Arc<Notify>>>,
@@ -177,6 +180,7 @@ impl ContainerBackend {
             path.push(format!(".{}", engine.name()));
             PathBuf::from(path)
         });
+        let gate = Gate::default();
         ContainerBackend {
             shared: Arc::new(Shared {
                 left: Left::default(),
@@ -191,7 +195,11 @@ impl ContainerBackend {
                 ordered: Mutex::default(),
                 removing: Mutex::default(),
                 removed: Notify::new(),
-                engine,
+                engine: Arc::new(Gated {
+                    engine,
+                    gate: gate.clone(),
+                }),
+                gate,
                 options,
             }),
         }
@@ -202,10 +210,10 @@ impl ContainerBackend {
         let _ = self.shared.news.set(sink);
     }
 
-    /// The engine.
+    /// Who the engine is, and what it can.
     #[must_use]
-    pub fn engine(&self) -> Arc<dyn Engine> {
-        self.shared.engine.clone()
+    pub fn info(&self) -> engine::Answer<engine::EngineInfo> {
+        self.shared.engine.info()
     }
 
     /// Removes what an earlier life of this lair left, once; later calls do nothing.
@@ -281,6 +289,14 @@ impl Backend for ContainerBackend {
     // The engine carries out what it was asked, whether or not somebody still waits for the answer.
     fn undoes_at_once(&self) -> bool {
         false
+    }
+
+    fn inject(&self, fault: BackendFault) -> bool {
+        match fault {
+            BackendFault::DropEngine(time) => self.shared.gate.shut(time),
+            BackendFault::KillKeeper => return false,
+        }
+        true
     }
 
     fn give_up(&self, id: &ChildId, inc: u64) {

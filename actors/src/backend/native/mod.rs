@@ -11,7 +11,6 @@ mod confine;
 mod grip;
 mod keepers;
 mod notify;
-mod secrets;
 
 use super::{
     Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor,
@@ -396,7 +395,7 @@ fn spec(
             !name.is_some_and(|n| launch.secrets.keys().any(|key| key.as_bytes() == n))
         };
         spec.env.retain(ours);
-        spec.env.extend(secrets::fetch(&launch.secrets)?);
+        spec.env.extend(super::secrets::fetch(&launch.secrets)?);
     }
     spec.confine = confine::confine(&order.plan.limits)?;
     if let Some(nofile) = order.plan.limits.nofile {
