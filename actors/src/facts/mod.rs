@@ -14,6 +14,7 @@ mod measure;
 mod sampler;
 mod sockets;
 mod table;
+mod tree;
 mod usage;
 
 pub use desk::GpuDesk;
@@ -25,4 +26,5 @@ pub use measure::{Meter, Owner, claim, process_name};
 pub use sampler::{Sampled, Sampler};
 pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
+pub use tree::{TreeProcess, processes};
 pub use usage::{Usage, usage};
