@@ -146,6 +146,11 @@ pub enum Verb {
     /// Say what this machine offers and lacks.
     #[command(after_help = "Example:\n  lair doctor")]
     Doctor,
+    /// Watch all modules, and act on them, on one screen.
+    #[command(
+        after_help = "Keys are shown by `?`: l logs, Enter details, e events, u GPUs, / filter, s start, x stop, r restart, q end.\n\nExample:\n  lair top\n  lair --color never top"
+    )]
+    Top,
     /// Break something on purpose; the daemon must run with --allow-faults.
     #[command(
         after_help = "Example:\n  lair inject crash redis --signal SEGV --label drill\n  lair inject fail-start redis --stage exec --errno ENOENT\n  lair inject stall health --for 5s\n  lair inject kill-keeper"

@@ -21,12 +21,14 @@ mod log;
 mod notify;
 mod out;
 mod print;
+mod progress;
 mod query;
 mod resources;
 mod run;
 mod serve;
 mod style;
 mod time;
+mod top;
 mod up;
 mod view;
 mod watch;
@@ -49,7 +51,10 @@ use tracing_subscriber::util::SubscriberInitExt;
     reason = "this is the program, not the library"
 )]
 pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| out::say(&format!("lair: a bug: {info}\n"))));
+    std::panic::set_hook(Box::new(|info| {
+        top::give_terminal_back();
+        out::say(&format!("lair: a bug: {info}\n"));
+    }));
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
@@ -119,6 +124,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Explain(args) => files::explain(global, args),
         Verb::Plan(args) => resources::plan(global, args),
         Verb::Gpus => resources::gpus(global),
+        Verb::Top => top::top(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {

@@ -15,6 +15,7 @@ mod own;
 mod sampler;
 mod sockets;
 mod table;
+mod tree;
 mod usage;
 
 pub use desk::GpuDesk;
@@ -27,4 +28,5 @@ pub use own::{OwnUsage, own_usage};
 pub use sampler::{Sampled, Sampler};
 pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
+pub use tree::{TreeProcess, processes};
 pub use usage::{Usage, usage};

@@ -8,6 +8,7 @@ use super::types::{
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;
 use crate::handle::ManifestSource;
+use crate::resources::ProcessReport;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
@@ -56,6 +57,10 @@ pub(super) fn register(all: &mut Registry) {
         now("Why a module runs in its mode, one line a step.", explain),
     );
     all.insert(
+        "module.processes",
+        wait("The processes of a module's tree, one by one.", processes),
+    );
+    all.insert(
         "module.why",
         wait(
             "A run's dossier: how it ended, the known cause, what to do now.",
@@ -85,6 +90,10 @@ async fn load(cx: Context, p: LoadParams) -> Result<LoadResult, RpcError> {
         .collect();
     let orphans = cx.handle.orphans(&file, &names);
     Ok(LoadResult { modules, orphans })
+}
+
+async fn processes(cx: Context, p: OneModule) -> Result<ProcessReport, RpcError> {
+    Ok(cx.handle.processes(p.name.as_str()).await?)
 }
 
 async fn unload(cx: Context, p: OneModule) -> Result<Done, RpcError> {
