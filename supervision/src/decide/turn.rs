@@ -100,6 +100,11 @@ impl<'a> Turn<'a> {
         self.answer(Admission::AlreadySatisfied { inc })
     }
 
+    /// What is asked can only be done to a child that runs.
+    pub(super) fn denied_not_running(&mut self) -> Counted {
+        self.answer(Admission::Denied(DeniedReason::NotRunning))
+    }
+
     pub(super) fn denied_draining(&mut self) -> Counted {
         self.answer(Admission::Denied(DeniedReason::Draining))
     }
@@ -149,6 +154,7 @@ impl<'a> Turn<'a> {
             identity,
             readiness,
             sight: Sight::Live,
+            frozen: None,
         };
     }
 
