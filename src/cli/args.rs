@@ -106,6 +106,12 @@ pub enum Verb {
     /// Kill whole modules at once, or send their leaders a signal.
     #[command(after_help = "Example:\n  lair kill redis\n  lair kill -s HUP redis")]
     Kill(Kill),
+    /// Hold modules still: they use no CPU and answer nobody until they are thawed.
+    #[command(after_help = "Example:\n  lair freeze redis\n  lair thaw redis")]
+    Freeze(Names),
+    /// Let modules that are held still go on.
+    #[command(after_help = "Example:\n  lair thaw redis")]
+    Thaw(Names),
     /// List modules.
     #[command(visible_aliases = ["ls", "list"], after_help = "Example:\n  lair ps -a -o wide")]
     Ps(Ps),

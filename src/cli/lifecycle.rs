@@ -321,3 +321,12 @@ pub fn kill(global: &Global, args: &Kill) -> Result<Code, CliError> {
     });
     worst(global, &mut client, &results, wait)
 }
+
+/// `lair freeze`, `lair thaw`
+///
+/// # Errors
+/// The daemon does not answer.
+pub fn freeze(global: &Global, names: &Names, method: &str) -> Result<Code, CliError> {
+    let (mut client, results) = all(global, method, names, &json!({}))?;
+    worst(global, &mut client, &results, None, None)
+}

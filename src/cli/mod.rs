@@ -110,6 +110,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Stop(args) => lifecycle::stop(global, args, "module.stop"),
         Verb::Restart(args) => lifecycle::stop(global, args, "module.restart"),
         Verb::Kill(args) => lifecycle::kill(global, args),
+        Verb::Freeze(names) => lifecycle::freeze(global, names, "module.freeze"),
+        Verb::Thaw(names) => lifecycle::freeze(global, names, "module.thaw"),
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),

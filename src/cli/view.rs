@@ -98,7 +98,7 @@ pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
         let mut row = vec![
             m.name.clone(),
             m.mode.clone(),
-            m.state.clone(),
+            if m.frozen { "frozen" } else { &m.state }.to_owned(),
             health_word(m.health.state).to_owned(),
             if m.ready { "yes" } else { "no" }.to_owned(),
             m.restarts.count.to_string(),
@@ -194,7 +194,11 @@ fn verdict(
     let when = times.map_or_else(String::new, |t| {
         format!(" since {t} ({} ago)", since(Some(t), now))
     });
-    let ready = if m.ready { ", ready" } else { "" };
+    let ready = match (m.frozen, m.ready) {
+        (true, _) => ", frozen",
+        (false, true) => ", ready",
+        (false, false) => "",
+    };
     row(
         "State",
         &format!("{}{ready}{when}, run {}", paint(&m.state), m.run),

@@ -6,6 +6,7 @@
 mod account;
 mod again;
 mod figures;
+mod still;
 mod why;
 mod words;
 
@@ -236,10 +237,7 @@ impl RuntimeHandle {
         };
         let view = self.view(name)?;
         let Some(handle) = &view.handle else {
-            return Err(
-                Refused::new("not_running", format!("`{name}` does not run"))
-                    .help("`lair start` it first; `lair status` shows its state"),
-            );
+            return Err(denied(DeniedReason::NotRunning, name));
         };
         handle.signal(signal, lair_supervision::Scope::Leader);
         let admission = Admission::Accepted {

@@ -88,6 +88,10 @@ impl Modules<'_> {
         self.each(text, Kind::Gauge, "lair_module_ready", help, |m| {
             Some(u8::from(m.ready))
         });
+        let help = "1 while the module is held still.";
+        self.each(text, Kind::Gauge, "lair_module_frozen", help, |m| {
+            Some(u8::from(m.frozen))
+        });
         let help = "Number of the module's current or last run.";
         self.each(text, Kind::Gauge, "lair_module_run", help, |m| Some(m.run));
     }

@@ -188,9 +188,13 @@ pub trait ChildHandle: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unsupported` where there is nothing that could; else what the kernel or the engine says.
-    fn freeze(&self, still: bool) -> std::io::Result<()> {
+    fn freeze(&self, still: bool) -> BoxFuture<std::io::Result<()>> {
         let _ = still;
-        Err(std::io::ErrorKind::Unsupported.into())
+        Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+    }
+    /// Was it held still when it was taken over from an earlier life?
+    fn is_frozen(&self) -> bool {
+        false
     }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);

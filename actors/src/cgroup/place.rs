@@ -227,6 +227,16 @@ impl ModuleGroups {
         fs::write(dir.join("cgroup.freeze"), if still { "1" } else { "0" })
     }
 
+    /// Is the v2 group told to hold still?
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let told = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.freeze")).ok();
+        self.tracked
+            .as_ref()
+            .and_then(told)
+            .is_some_and(|word| word.trim() == "1")
+    }
+
     /// The group whose memory is limited.
     fn memory(&self) -> Option<&Group> {
         let bound = self.bounds.iter().find(|b| b.limit == Limit::Memory);

@@ -34,6 +34,9 @@ pub struct ModuleStatus {
     pub desired: Desired,
     /// Does it serve?
     pub ready: bool,
+    /// Is it held still, by request? Then it serves nobody, and its health is unknown.
+    #[serde(default)]
+    pub frozen: bool,
     /// Health verdict.
     pub health: Health,
     /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.

@@ -45,6 +45,7 @@ impl Renderer<'_> {
             reason: life.reason.as_ref().map(|r| reason(r, &life, view)),
             desired: life.desired,
             ready: life.ready,
+            frozen: view.child.is_frozen(),
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),

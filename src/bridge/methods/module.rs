@@ -1,4 +1,4 @@
-//! `module.*`: load, unload, start, stop, restart, kill, status, list, explain, wait.
+//! `module.*`: load, unload, start, stop, restart, kill, freeze, thaw, status, list, explain, wait.
 
 use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status, Why};
 use super::types::{
@@ -46,6 +46,17 @@ pub(super) fn register(all: &mut Registry) {
             "Kills a module's whole tree at once, or sends its leader a signal.",
             kill,
         ),
+    );
+    all.insert(
+        "module.freeze",
+        change(
+            "Holds all of a module's processes still; its probes rest meanwhile.",
+            freeze,
+        ),
+    );
+    all.insert(
+        "module.thaw",
+        change("Lets a module that is held still go on.", thaw),
     );
     all.insert("module.status", now("One module's status.", status));
     all.insert(
@@ -152,6 +163,16 @@ async fn kill(cx: Context, p: KillParams) -> Result<Outcome, RpcError> {
         }
     };
     let answer = cx.handle.kill(p.name.as_str(), signal, cx.origin()).await?;
+    Outcome::of(p.name.as_str(), answer)
+}
+
+async fn freeze(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
+    let answer = cx.handle.freeze(p.name.as_str(), cx.origin()).await?;
+    Outcome::of(p.name.as_str(), answer)
+}
+
+async fn thaw(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
+    let answer = cx.handle.thaw(p.name.as_str(), cx.origin()).await?;
     Outcome::of(p.name.as_str(), answer)
 }
 

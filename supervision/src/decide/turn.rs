@@ -103,6 +103,11 @@ impl<'a> Turn<'a> {
         self.answer(Admission::AlreadySatisfied { inc })
     }
 
+    /// What is asked can only be done to a child that runs.
+    pub(super) fn denied_not_running(&mut self) -> Counted {
+        self.answer(Admission::Denied(DeniedReason::NotRunning))
+    }
+
     pub(super) fn denied_draining(&mut self) -> Counted {
         self.answer(Admission::Denied(DeniedReason::Draining))
     }
@@ -152,6 +157,7 @@ impl<'a> Turn<'a> {
             identity,
             readiness,
             sight: Sight::Live,
+            frozen: None,
         };
     }
 

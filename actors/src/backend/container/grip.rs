@@ -305,6 +305,19 @@ impl ChildHandle for Grip {
         }
     }
 
+    fn freeze(&self, still: bool) -> BoxFuture<std::io::Result<()>> {
+        let (shared, id) = (self.shared.clone(), self.id.clone());
+        Box::pin(async move {
+            let engine = &shared.engine;
+            let done = if still {
+                within(QUICK, "pause it", engine.pause(&id)).await
+            } else {
+                within(QUICK, "unpause it", engine.unpause(&id)).await
+            };
+            done.map_err(|fault| std::io::Error::other(fault.to_string()))
+        })
+    }
+
     fn release(&self) {
         if !self.released.swap(true, Ordering::Relaxed) {
             self.remove();
