@@ -328,5 +328,5 @@ pub fn kill(global: &Global, args: &Kill) -> Result<Code, CliError> {
 /// The daemon does not answer.
 pub fn freeze(global: &Global, names: &Names, method: &str) -> Result<Code, CliError> {
     let (mut client, results) = all(global, method, names, &json!({}))?;
-    worst(global, &mut client, &results, None, None)
+    worst(global, &mut client, &results, None)
 }
