@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -116,6 +117,12 @@ impl Client {
             next_id: 1,
             notes: VecDeque::new(),
         })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits for no reply longer than this.
@@ -281,6 +288,13 @@ impl Client {
                 Err(e) => return Err(CallError::Broken(e.to_string())),
             }
         }
+    }
+}
+
+/// For those who wait for more than one thing.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -6,10 +6,11 @@
 use crate::folders::Folders;
 use crate::runtime::RuntimeError;
 use lair_actors::backend::Backend;
-use lair_actors::backend::container::ContainerOptions;
 use lair_actors::backend::container::engine::EngineInfo;
 use lair_actors::backend::container::find::{EnginePlaces, Engines, Finding};
+use lair_actors::backend::container::{ContainerOptions, Orphans};
 use lair_actors::clock::Clock;
+use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::RootMsg;
 use lair_manifests::config::RuntimeConfig;
 use lair_manifests::facts::EngineFacts;
@@ -28,6 +29,8 @@ const FRESH: Duration = Duration::from_secs(30);
 const PULL_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// How long containers may take to be removed when everything is down.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);
+/// How long a start waits for a port that a container had which is being removed.
+const PORTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The engines that the configuration allows.
 pub(crate) fn engines(
@@ -44,6 +47,7 @@ pub(crate) fn engines(
     let options = ContainerOptions {
         instance: instance(&folders.state).map_err(unusable)?,
         pull_within: PULL_WITHIN,
+        mark: Some(folders.state.join("containers")),
     };
     Ok(Engines::new(places, &options, clock.clone()))
 }
@@ -83,6 +87,34 @@ pub(crate) fn hear_news(engines: &Engines, root: &ActorRef<RootMsg>) {
     }
 }
 
+/// What shall become of containers if this process dies without a word.
+pub(crate) fn set_orphans(engines: &Engines, policy: DeathPolicy) {
+    let orphans = match policy {
+        DeathPolicy::Keep => Orphans::Keep,
+        DeathPolicy::Kill { .. } => Orphans::End,
+    };
+    for backend in engines.backends().values() {
+        backend.set_orphans(orphans);
+    }
+}
+
+/// Looks for containers that an earlier life left. Those that were to die with it are ended now, with grace.
+pub(crate) async fn look_back(engines: &Engines, policy: DeathPolicy) {
+    set_orphans(engines, policy);
+    let looks = engines.backends().values().cloned().map(|backend| {
+        tokio::spawn(async move {
+            if backend.look_back().await == Some(Orphans::End) {
+                for name in backend.disown() {
+                    tracing::warn!("{name} outlived the lair that it was to die with: stopping it");
+                }
+            }
+        })
+    });
+    for look in looks.collect::<Vec<_>>() {
+        let _ = look.await;
+    }
+}
+
 /// Waits until no container is left of what has ended.
 pub(crate) async fn settle(engines: &Engines) {
     for (name, backend) in engines.backends() {
@@ -95,6 +127,18 @@ pub(crate) async fn settle(engines: &Engines) {
             );
         }
     }
+}
+
+/// Waits for removals that are under way, and says whether there were any.
+pub(crate) async fn removed(engines: &Engines) -> bool {
+    let mut any = false;
+    for backend in engines.backends().values() {
+        if backend.settle(Duration::ZERO).await > 0 {
+            any = true;
+            backend.settle(PORTS_WITHIN).await;
+        }
+    }
+    any
 }
 
 /// What selection decides by. Blocks for at most 10 s: call it from a blocking thread.

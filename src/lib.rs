@@ -14,6 +14,7 @@ mod containers;
 mod doctor;
 mod folders;
 pub mod handle;
+pub mod metrics;
 mod ports;
 mod prepare;
 pub mod reload;

@@ -9,6 +9,7 @@ use lair_actors::view::{Board, View};
 use lair_manifests::launch::LaunchPlan;
 use lair_manifests::runtime::OnExposure;
 use lair_supervision::Phase;
+use std::sync::Arc;
 
 /// What the configuration says of a plan's exposure.
 ///
@@ -31,11 +32,33 @@ pub(crate) fn allow(inner: &Inner, mut plan: LaunchPlan) -> Result<LaunchPlan, R
     ))
 }
 
+/// Before a module that is down is started: whether its ports are somebody else's.
+///
+/// # Errors
+/// `port_taken`.
+pub(crate) async fn check(inner: &Inner, name: &str) -> Result<(), Refused> {
+    let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
+    let view = inner.board.get(name).filter(down);
+    let Some(view) = view.filter(|_| inner.cgroups.is_some()) else {
+        return Ok(());
+    };
+    let look = || {
+        let (board, view) = (inner.board.clone(), view.clone());
+        tokio::task::spawn_blocking(move || are_free(&board, &view))
+    };
+    let found = look().await.unwrap_or(Ok(()));
+    // An engine holds a container's ports until it has removed it, which is under way when the module is down.
+    if found.is_err() && crate::containers::removed(&inner.engines).await {
+        return look().await.unwrap_or(Ok(()));
+    }
+    found
+}
+
 /// Whether a module's ports are free. Blocks for as long as /proc takes.
 ///
 /// # Errors
 /// `port_taken`.
-pub(crate) fn are_free(board: &Board, view: &View) -> Result<(), Refused> {
+fn are_free(board: &Board, view: &View) -> Result<(), Refused> {
     let Some((port, taken)) = facts::taken_port(&view.plan.ports) else {
         return Ok(());
     };

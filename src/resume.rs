@@ -4,17 +4,19 @@
 //! and taken over, whatever the policy is now; what can't be gone on with is said; nothing that is found stops the start.
 //! Never: starts a second copy of what lives.
 
+use crate::containers;
 use crate::folders::Folders;
 use crate::handle::RuntimeHandle;
 use lair_actors::backend::native::{NativeBackend, NativeOptions};
-use lair_actors::backend::{Backend, StartOrder};
+use lair_actors::backend::{Backend, StartOrder, Survivor};
 use lair_actors::files::last_run;
+use lair_actors::files::read::{Recorded, recorded};
 use lair_actors::keeper::{
     DeathPolicy, Inheritance, KeeperClient, KeeperOptions, ProcessId, Scope, orphan,
 };
 use lair_actors::ledger::{Ledger, Mark, Remembered, Standing};
 use lair_actors::messages::RootMsg;
-use lair_actors::pump::KeptDesk;
+use lair_actors::pump::{KeptDesk, StreamKey};
 use lair_supervision::{ChildId, ChildIdentity, Origin};
 use signal_hook::consts::SIGKILL;
 use std::ffi::{CStr, CString};
@@ -160,9 +162,10 @@ fn past(run: &Path, lasting: bool) -> Past {
 impl RuntimeHandle {
     /// Goes on with the modules of an earlier life.
     pub(crate) async fn go_on(&self, remembered: Remembered) {
-        let Some(native) = self.native().cloned() else {
+        if self.native().is_none() {
             return;
-        };
+        }
+        containers::look_back(self.engines(), self.orders()).await;
         let mut marks = Vec::new();
         for (id, known) in remembered.modules {
             let base = last_run(self.log_dir(), id.as_str()).unwrap_or(0);
@@ -187,9 +190,11 @@ impl RuntimeHandle {
                 }
             }
         }
-        let survivors = native.survivors().await;
+        let survivors = self.survivors().await;
         for (id, mark) in marks {
-            if survivors.iter().any(|survivor| survivor.id == id) {
+            let is_it =
+                |(_, found): &(_, Survivor)| found.id == id && is_same(found, mark.as_ref());
+            if survivors.iter().any(is_it) {
                 self.claim(&id, mark).await;
             } else if let Some(mark) = mark {
                 end_orphan(&id, &mark).await;
@@ -200,19 +205,29 @@ impl RuntimeHandle {
 
     /// Takes over the survivors of a module that is known now. The newest is its run; older ones are ended.
     pub(crate) async fn claim(&self, id: &ChildId, mark: Option<Mark>) {
-        let (Some(native), Ok(view)) = (self.native(), self.view(id.as_str())) else {
+        let Ok(view) = self.view(id.as_str()) else {
             return;
         };
-        let ours = native.survivors().await.into_iter().filter(|s| s.id == *id);
-        let Some(inc) = ours.map(|survivor| survivor.inc).max() else {
+        let survivors = self.survivors().await.into_iter();
+        let ours = survivors.filter(|(_, found)| found.id == *id);
+        let Some((backend, found)) = ours.max_by_key(|(_, found)| found.inc) else {
             return;
         };
+        let inc = found.inc;
         let order = StartOrder {
             id: id.clone(),
             inc,
             plan: view.plan.clone(),
         };
-        let Some(started) = native.adopt(order).await else {
+        let known = match found.identity {
+            ChildIdentity::Container { .. } => self.recorded(id, inc).await,
+            _ => Default::default(),
+        };
+        let Some(started) = backend.adopt(order, known).await else {
+            if let Some(mark) = mark {
+                let id = id.clone();
+                let _ = self.call(|reply| RootMsg::GoOn { id, mark, reply }).await;
+            }
             return;
         };
         let adopted = self
@@ -229,8 +244,56 @@ impl RuntimeHandle {
         }
     }
 
+    /// What earlier lives left and nobody has claimed, with whom it is.
+    async fn survivors(&self) -> Vec<(Arc<dyn Backend>, Survivor)> {
+        let native = self
+            .native()
+            .map(|native| native.clone() as Arc<dyn Backend>);
+        let engines = containers::backends(self.engines()).into_values();
+        let mut all = Vec::new();
+        for backend in native.into_iter().chain(engines) {
+            let found = backend.survivors().await;
+            all.extend(found.into_iter().map(|found| (backend.clone(), found)));
+        }
+        all
+    }
+
+    /// What the files and the desk have of a run's output.
+    async fn recorded(&self, id: &ChildId, run: u64) -> [Recorded; 2] {
+        let module = id.shared();
+        let key = StreamKey {
+            module: module.clone(),
+            run,
+        };
+        let (tell, begun) = tokio::sync::oneshot::channel();
+        let asked = self.pump().is_some_and(|pump| {
+            pump.begun(key, move |begun| {
+                let _ = tell.send(begun);
+            })
+        });
+        let begun = match asked {
+            true => begun.await.unwrap_or_default(),
+            false => Default::default(),
+        };
+        let log_dir = self.log_dir().to_owned();
+        let read = move || recorded(&log_dir, &module, run);
+        let read = tokio::task::spawn_blocking(read).await;
+        let mut known = match read.map_err(io::Error::other).flatten() {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(module = %id, %error, "its log can't be read: what it wrote before may be there twice");
+                Default::default()
+            }
+        };
+        for (side, line) in known.iter_mut().zip(begun) {
+            side.push(&line);
+        }
+        known
+    }
+
     /// From now on the end of this process ends no module: another life will go on with them.
     pub(crate) async fn let_go(&self) {
+        containers::set_orphans(self.engines(), DeathPolicy::Keep);
         let Some(native) = self.native() else { return };
         native.set_policy(DeathPolicy::Keep);
         native.flushed().await;
@@ -238,6 +301,7 @@ impl RuntimeHandle {
 
     /// There will be no other life yet: the keeper's orders are the usual ones again.
     pub(crate) fn hold_on(&self) {
+        containers::set_orphans(self.engines(), self.orders());
         if let Some(native) = self.native() {
             native.set_policy(self.orders());
         }
@@ -245,11 +309,10 @@ impl RuntimeHandle {
 
     /// Nobody will claim what is left of an earlier life: it is stopped, with grace.
     pub fn disown(&self) {
-        for name in self
-            .native()
-            .map(|native| native.disown())
-            .unwrap_or_default()
-        {
+        let native = self.native().map(|native| native.disown());
+        let engines = containers::backends(self.engines()).into_values();
+        let engines = engines.flat_map(|engine| engine.disown());
+        for name in native.unwrap_or_default().into_iter().chain(engines) {
             tracing::warn!(
                 "{name} is left of an earlier life and no module of this one: stopping it"
             );
@@ -257,6 +320,21 @@ impl RuntimeHandle {
         if let Some(pump) = self.pump() {
             pump.disown();
         }
+    }
+}
+
+/// A container is the one that the ledger means, not another under its labels.
+fn is_same(found: &Survivor, mark: Option<&Mark>) -> bool {
+    let noted = mark.filter(|mark| mark.run == found.inc);
+    match (
+        &found.identity,
+        noted.and_then(|mark| mark.identity.as_ref()),
+    ) {
+        (
+            ChildIdentity::Container { engine_id: a, .. },
+            Some(ChildIdentity::Container { engine_id: b, .. }),
+        ) => a == b,
+        _ => true,
     }
 }
 

@@ -387,6 +387,7 @@ impl<const ENGINE: u8> Harness for Contained<ENGINE> {
         let engines = places.engines();
         let engine = engines.iter().find(|e| e.name() == Self::NAME).expect("it");
         let options = ContainerOptions {
+            mark: None,
             instance: format!("seam{:x}{story}", std::process::id()),
             pull_within: SOON,
         };

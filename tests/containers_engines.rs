@@ -210,7 +210,7 @@ async fn it_is_locked_up_by_the_word_of_those_inside(on: On) {
     );
 }
 
-/// C5: what is in force is read back from the engine.
+/// What is in force is read back from the engine.
 async fn what_is_in_force_is_told(on: On) {
     let (id, _streams) = on.up(on.spec("a", "exec sleep 1000")).await;
     let facts = on
@@ -362,7 +362,7 @@ impl On {
     }
 }
 
-/// C7, D5: ports are published on the loopback address alone, and one that is taken is said to be.
+/// D5: ports are published on the loopback address alone, and one that is taken is said to be.
 async fn a_port_is_published_on_the_loopback_alone(on: On) {
     let free = || {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -6,10 +6,9 @@ use lair::actors::backend::container::container_name;
 use lair::actors::backend::container::find::EnginePlaces;
 use lair::supervision::ChildIdentity;
 use lair::{Folders, WaitFor};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use support::engines::{Kind, image};
-use support::{Home, Lair, SOON, asker, eventually, is_alive, signal};
+use support::{Home, Lair, asker, eventually, is_alive};
 
 /// A runtime that knows one engine only, at this socket.
 async fn lair_at(story: &str, kind: Kind, socket: PathBuf) -> Lair {
@@ -357,106 +356,4 @@ on_both! {
     two_lairs_on_one_engine_keep_apart
     a_module_has_nothing_that_it_did_not_ask_for
     a_flood_on_both_streams_is_complete
-}
-
-/// A Podman service of this story alone: others use the same storage by theirs.
-struct Service(Child);
-
-impl Service {
-    fn start(socket: &Path) -> Self {
-        let _ = std::fs::remove_file(socket);
-        let child = Command::new(Kind::Podman.program())
-            .args(["system", "service", "--time=0"])
-            .arg(format!("unix://{}", socket.display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a service");
-        let begun = std::time::Instant::now();
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
-            assert!(begun.elapsed() < SOON, "the service does not listen");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        Service(child)
-    }
-
-    fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// G2: an engine that is killed under a running module costs sight of it and nothing else.
-#[tokio::test]
-async fn an_engine_that_is_killed_costs_sight_and_no_module() {
-    let home = Home::new("g2");
-    let socket = home.path().join("podman.sock");
-    let service = Service::start(&socket);
-    let lair = lair_at("g2", Kind::Podman, socket.clone()).await;
-    let pid = up(&lair, "m", &sh("m", "echo up; exec sleep 1000", "")).await;
-    drop(service);
-    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
-    assert!(is_alive(pid));
-    let _service = Service::start(&socket);
-    eventually("sight is regained", || {
-        lair.count("m", "sight_regained") == 1
-    })
-    .await;
-    assert_eq!((lair.status("m").run, lair.count("m", "exited")), (1, 0));
-    assert!(is_alive(pid));
-    let down = lair.stop("m").await;
-    assert_eq!(down.state, "stopped");
-    end(lair, Kind::Podman).await;
-}
-
-/// G3: an engine that is frozen costs sight; a stop that is asked for meanwhile ends the module by the kernel, and the container
-/// is removed when the engine has thawed.
-#[tokio::test]
-async fn an_engine_that_is_frozen_keeps_nobody_from_stopping() {
-    let home = Home::new("g3");
-    let socket = home.path().join("podman.sock");
-    let service = Service::start(&socket);
-    let lair = lair_at("g3", Kind::Podman, socket.clone()).await;
-    let pid = up(&lair, "m", &sh("m", "echo up; exec sleep 1000", "")).await;
-    signal(service.pid(), libc::SIGSTOP);
-    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
-    lair.handle.stop("m", None, asker()).await.expect("a stop");
-    eventually("it ends all the same", || !is_alive(pid)).await;
-    signal(service.pid(), libc::SIGCONT);
-    lair.wait("m", WaitFor::Stopped).await;
-    eventually("its container is removed", || {
-        ours(&lair, Kind::Podman).is_empty()
-    })
-    .await;
-    end(lair, Kind::Podman).await;
-}
-
-/// D2: an engine that never answers a create fails the start at its deadline, and what it makes later does not stay.
-#[tokio::test]
-async fn an_engine_that_never_answers_fails_the_start_and_leaves_nothing() {
-    let home = Home::new("d2");
-    let socket = home.path().join("podman.sock");
-    let service = Service::start(&socket);
-    let lair = lair_at("d2", Kind::Podman, socket.clone()).await;
-    let text = sh("m", "echo up; exec sleep 1000", "");
-    lair.load(&text).await.expect("a load");
-    signal(service.pid(), libc::SIGSTOP);
-    lair.handle.start("m", asker()).await.expect("a start");
-    let down = lair
-        .handle
-        .wait("m", WaitFor::Stopped, Some(SOON * 3))
-        .await;
-    let reason = down.expect("an end of the start").reason.expect("a reason");
-    assert!(reason.message.contains("engine_timed_out"), "{reason:?}");
-    signal(service.pid(), libc::SIGCONT);
-    lair.wait("m", WaitFor::Stopped).await;
-    eventually("nothing stays", || ours(&lair, Kind::Podman).is_empty()).await;
-    assert_eq!(lair.count("m", "running"), 0);
-    end(lair, Kind::Podman).await;
 }

@@ -5,6 +5,8 @@
 //! An input with a new outcome joins the pool; `LAIR_FUZZ_SAVE=1` adds those to the corpus. What panics, takes too long or breaks a
 //! rule of its target is written to the corpus as `found-…` and fails the test, from then on in every run.
 
+#![allow(clippy::print_stdout, reason = "a long run tells what it tried")]
+
 use lair::actors::dossier::rules::Pack;
 use lair::actors::keeper::wire::{Event, Request as Order};
 use lair::bridge::frame::FrameReader;

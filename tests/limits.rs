@@ -244,7 +244,7 @@ async fn a_module_that_is_held_still_uses_nothing_and_can_be_stopped_as_ever() {
     let pid = up.pid.expect("a pid");
     eventually("it is busy", || ticks(pid) > 2).await;
     let handle = lair.view("m").handle.clone().expect("a grip");
-    handle.freeze(true).expect("held still");
+    handle.freeze(true).await.expect("held still");
     let Tree::Cgroup(group) = handle.tree() else {
         panic!("its tree is told by no group")
     };
@@ -253,9 +253,9 @@ async fn a_module_that_is_held_still_uses_nothing_and_can_be_stopped_as_ever() {
     let before = ticks(pid);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(ticks(pid), before);
-    handle.freeze(false).expect("let go");
+    handle.freeze(false).await.expect("let go");
     eventually("it goes on", || ticks(pid) > before).await;
-    handle.freeze(true).expect("held still");
+    handle.freeze(true).await.expect("held still");
     drop(handle);
     let down = lair.stop("m").await;
     let exit = down.exit.expect("an exit");

@@ -44,12 +44,16 @@ fn same_life(before: &Value, after: &Value) {
 }
 
 fn lines_are_whole(lair: &Lair, name: &str) {
-    let (code, text) = lair.ask(&["logs", name, "--stream", "stdout"]);
-    assert_eq!(code, 0);
+    let mut text = String::new();
+    until("a few lines", SOON, || {
+        let (code, said) = lair.ask(&["logs", name, "--stream", "stdout"]);
+        assert_eq!(code, 0);
+        text = said;
+        text.lines().count() > 10
+    });
     for (at, line) in text.lines().enumerate() {
         assert!(line.ends_with(&format!("line {}", at + 1)), "{at}: {line}");
     }
-    assert!(text.lines().count() > 10);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a module is really held to, as the kernel tells it.
 
+use lair_manifests::capability;
 use serde::{Deserialize, Serialize};
 
 /// What a running module is held to.
@@ -36,4 +37,31 @@ pub struct Sandboxed {
     pub landlock_abi: Option<u32>,
     /// All that was asked for holds.
     pub complete: bool,
+}
+
+impl Confinement {
+    /// Of a process, as the kernel tells it; without a sandbox. `None`: it is gone, or can't be seen.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.strip_prefix(':').map(str::trim)
+        };
+        let first = |name: &str| field(name)?.split_whitespace().nth(1)?.parse::<u32>().ok();
+        let effective = u64::from_str_radix(field("CapEff")?, 16).ok()?;
+        let seccomp = match field("Seccomp") {
+            Some("0") | None => "none",
+            Some("1") => "strict",
+            Some(_) => "filter",
+        };
+        Some(Confinement {
+            no_new_privs: field("NoNewPrivs") == Some("1"),
+            capabilities: capability::names(effective),
+            uid: first("Uid")?,
+            gid: first("Gid")?,
+            sandbox: None,
+            seccomp: seccomp.to_owned(),
+        })
+    }
 }

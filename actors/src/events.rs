@@ -1,8 +1,9 @@
 //! A bounded ring of notices with sequence numbers; whoever lags is told which ones are gone.
 //!
-//! Owns: the last notices. Promises: numbers without holes; a reader gets every notice it is not too late for, in
+//! Owns: the last notices, and what all of them add up to. Promises: numbers without holes; a reader gets every notice it is not too late for, in
 //! order, and an explicit gap else. Never: waits for a reader.
 
+use crate::tally::Tally;
 use lair_supervision::{ChildId, Notice, Seq};
 use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
@@ -16,6 +17,7 @@ pub struct EventLog {
     ring: RwLock<VecDeque<std::sync::Arc<Notice>>>,
     capacity: usize,
     newest: watch::Sender<Seq>,
+    tally: Tally,
 }
 
 /// What a reader gets.
@@ -35,6 +37,7 @@ impl EventLog {
             ring: RwLock::new(VecDeque::new()),
             capacity: capacity.max(1),
             newest: watch::Sender::new(Seq(0)),
+            tally: Tally::default(),
         }
     }
 
@@ -45,6 +48,7 @@ impl EventLog {
             ring: RwLock::new(VecDeque::new()),
             capacity: capacity.max(1),
             newest: watch::Sender::new(newest),
+            tally: Tally::default(),
         }
     }
 
@@ -54,10 +58,17 @@ impl EventLog {
         *self.newest.borrow()
     }
 
+    /// What all notices so far add up to.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Appends a notice and gives it the next number.
     pub fn append(&self, mut notice: Notice) -> Seq {
         let seq = Seq(self.newest().0 + 1);
         notice.seq = seq;
+        self.tally.take(&notice);
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == self.capacity {
             ring.pop_front();

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod pump;
 pub mod root;
 pub mod status;
+pub mod tally;
 pub mod undertaker;
 pub mod view;
 mod vram;

@@ -255,6 +255,8 @@ pub enum HealthMsg {
     Watch(Box<Watch>),
     /// Go on by a new plan.
     Revise(Box<Watch>),
+    /// Stop until it is watched again: it is held still. What was learnt of it is kept.
+    Rest { id: ChildId, inc: u64 },
     /// Stop; nothing more is reported of this incarnation.
     Unwatch { id: ChildId, inc: u64 },
     /// From a probe task.

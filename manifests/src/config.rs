@@ -15,6 +15,7 @@ use crate::trust::Trust;
 use crate::words::{AbsolutePath, Line, ModeWord, ModuleId, choice};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 record! {
@@ -135,20 +136,32 @@ record! {
     pub struct Metrics checked by numeric {
         /// Address and port, as in 127.0.0.1:9464.
         listen: Line,
+        /// Whether that may be an address that other machines reach: whoever can connect can read.
+        allow_lan: bool = false,
+    }
+}
+
+impl Metrics {
+    /// Where to listen.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.as_str().parse().ok()
     }
 }
 
 fn numeric(metrics: &Metrics, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
-    if metrics
-        .listen
-        .as_str()
-        .parse::<std::net::SocketAddr>()
-        .is_ok()
-    {
-        return Some(());
-    }
-    let help = Some("write 127.0.0.1:9464".to_owned());
-    let what = "a numeric address and a port are wanted here";
+    let (what, help) = match metrics.address() {
+        Some(at) if at.ip().is_loopback() || metrics.allow_lan => return Some(()),
+        Some(_) => (
+            "other machines reach this address, and could read the metrics",
+            "write 127.0.0.1:9464, or add `allow_lan: true`",
+        ),
+        None => (
+            "a numeric address and a port are wanted here",
+            "write 127.0.0.1:9464",
+        ),
+    };
+    let help = Some(help.to_owned());
     view.fault(sink, ProblemKind::Invalid, &["listen"], what, help);
     None
 }

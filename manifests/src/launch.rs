@@ -182,6 +182,9 @@ pub struct ContainerLaunch {
     pub init: bool,
     /// `auto`, `podman`, `docker`, `cli`.
     pub engine: String,
+    /// Variables whose values are fetched at each start.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// UUIDs of the GPUs it gets, no others; empty: none. Podman: the CDI names `nvidia.com/gpu=UUID`; Docker: a device
     /// request of the driver `nvidia` with these ids.
     pub gpu_devices: Vec<String>,
@@ -196,6 +199,9 @@ pub struct Volume {
     pub target: String,
     /// Mounted read-only.
     pub read_only: bool,
+    /// It lies in the module's own folder: made before the start where it is missing.
+    #[serde(default)]
+    pub own: bool,
 }
 
 /// A declared port.

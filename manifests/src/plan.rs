@@ -238,13 +238,6 @@ impl<'p> Planner<'p> {
     }
 
     fn container(&mut self, c: &Container) -> Option<ContainerLaunch> {
-        if !self.module.runtime.secrets.is_empty() {
-            self.wrong(
-                "/runtime/secrets",
-                "secrets can't be handed to containers yet".to_owned(),
-                "run it natively, or give the container a volume with a file that it reads itself",
-            );
-        }
         let gpus = gpu::container(&self.gpus);
         self.environment(gpus.clone(), &c.pass_env, &c.env, "/runtime/container/env");
         self.keep_gpus(&gpus, "/runtime/container/env");
@@ -255,10 +248,14 @@ impl<'p> Planner<'p> {
         for (i, mount) in c.volumes.iter().enumerate() {
             let pointer = format!("/runtime/container/volumes/{i}/source");
             let source = self.text(&mount.source, &pointer);
-            volumes.extend(source.map(|source| Volume {
-                source: self.absolute(&source),
-                target: mount.target.to_string(),
-                read_only: mount.read_only,
+            volumes.extend(source.map(|source| {
+                let source = self.absolute(&source);
+                Volume {
+                    own: source.starts_with(&self.data),
+                    source,
+                    target: mount.target.to_string(),
+                    read_only: mount.read_only,
+                }
             }));
         }
         let mut command = command?;
@@ -268,6 +265,7 @@ impl<'p> Planner<'p> {
             pull: c.pull.as_str().to_owned(),
             command,
             env: self.env.clone(),
+            secrets: self.secrets(),
             volumes,
             user: c.user.as_ref().map(ToString::to_string),
             cap_add: c.cap_add.iter().map(ToString::to_string).collect(),

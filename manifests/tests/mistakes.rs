@@ -153,6 +153,25 @@ fn a_configuration_is_strict_below_runtime_and_blind_beside_it() {
     assert_eq!(pointers, expected, "{}", render(&problems));
 }
 
+#[test]
+fn metrics_are_for_this_machine_alone_unless_it_is_said() {
+    let said = |listen: &str, more: &str| {
+        let text = format!("runtime: {{ metrics: {{ listen: '{listen}'{more} }} }}\n");
+        parse_config(&source(&text)).map_err(|problems| render(&problems))
+    };
+    for address in ["127.0.0.1:9464", "127.8.0.1:1", "[::1]:9464"] {
+        let config = said(address, "").expect(address);
+        let at = config.metrics.and_then(|metrics| metrics.address());
+        assert_eq!(at.map(|at| at.to_string()).as_deref(), Some(address));
+    }
+    for address in ["0.0.0.0:9464", "[::]:9464", "192.168.1.2:9464"] {
+        let why = said(address, "").expect_err(address);
+        assert!(why.contains("/runtime/metrics/listen"), "{why}");
+        assert!(why.contains("allow_lan: true"), "{why}");
+        said(address, ", allow_lan: true").expect(address);
+    }
+}
+
 fn source(text: &str) -> Source {
     Source::of_text("test.yaml", text, Path::new("/srv/modules"))
 }

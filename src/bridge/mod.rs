@@ -9,7 +9,6 @@ pub mod frame;
 pub mod listen;
 pub mod logline;
 pub mod methods;
-pub mod metrics;
 pub mod notice;
 pub mod openrpc;
 pub mod peer;
@@ -20,7 +19,7 @@ pub mod wire;
 
 pub use listen::{Bound, Stale, bind};
 pub use peer::PeerPolicy;
-pub use server::{Ended, serve};
+pub use server::{Counters, Ended, serve, serve_counted};
 
 /// Longest line a peer may send, in bytes: a stack of a thousand modules fits.
 pub const MAX_FRAME: usize = 1 << 20;

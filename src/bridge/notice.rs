@@ -54,6 +54,8 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Ready => "module.ready",
         NoticeKind::NotReady => "module.not_ready",
         NoticeKind::Settled => "module.settled",
+        NoticeKind::Frozen => "module.frozen",
+        NoticeKind::Thawed => "module.thawed",
         NoticeKind::Stopping { .. } => "module.stopping",
         NoticeKind::Killing => "module.killing",
         NoticeKind::Stuck => "module.stuck",
@@ -135,6 +137,8 @@ fn details(kind: &NoticeKind) -> Value {
         | NoticeKind::Ready
         | NoticeKind::NotReady
         | NoticeKind::Settled
+        | NoticeKind::Frozen
+        | NoticeKind::Thawed
         | NoticeKind::Killing
         | NoticeKind::Stuck
         | NoticeKind::SightLost

@@ -57,6 +57,12 @@ impl Counters {
         self.drained.send_replace(true);
     }
 
+    /// Connections that are open.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Name and value of each.
     #[must_use]
     pub fn all(&self) -> [(&'static str, u64); 6] {
@@ -79,7 +85,7 @@ impl Counters {
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v.into()))
             .collect();
-        map.insert("open".into(), self.open.load(Ordering::Relaxed).into());
+        map.insert("open".into(), self.open().into());
         map.insert(
             "limits".into(),
             json!({
@@ -109,17 +115,28 @@ struct Server {
 }
 
 /// Serves peers until `shutdown` is ready or a peer has drained the runtime. The socket file is removed at the end.
-#[allow(clippy::disallowed_methods, reason = "real sockets live in real time")]
 pub async fn serve(
+    handle: RuntimeHandle,
+    bound: Bound,
+    policy: PeerPolicy,
+    shutdown: impl Future<Output = ()>,
+) -> Ended {
+    serve_counted(handle, bound, policy, Arc::default(), shutdown).await
+}
+
+/// As [`serve`], with counters that others read too.
+#[allow(clippy::disallowed_methods, reason = "real sockets live in real time")]
+pub async fn serve_counted(
     handle: RuntimeHandle,
     mut bound: Bound,
     policy: PeerPolicy,
+    counters: Arc<Counters>,
     shutdown: impl Future<Output = ()>,
 ) -> Ended {
     let mut server = Server {
         handle,
         policy,
-        counters: Arc::default(),
+        counters,
         closing: watch::Sender::new(false),
         sessions: JoinSet::new(),
     };

@@ -106,6 +106,12 @@ pub enum Verb {
     /// Kill whole modules at once, or send their leaders a signal.
     #[command(after_help = "Example:\n  lair kill redis\n  lair kill -s HUP redis")]
     Kill(Kill),
+    /// Hold modules still: they use no CPU and answer nobody until they are thawed.
+    #[command(after_help = "Example:\n  lair freeze redis\n  lair thaw redis")]
+    Freeze(Names),
+    /// Let modules that are held still go on.
+    #[command(after_help = "Example:\n  lair thaw redis")]
+    Thaw(Names),
     /// List modules.
     #[command(visible_aliases = ["ls", "list"], after_help = "Example:\n  lair ps -a -o wide")]
     Ps(Ps),
@@ -146,6 +152,11 @@ pub enum Verb {
     /// Say what this machine offers and lacks.
     #[command(after_help = "Example:\n  lair doctor")]
     Doctor,
+    /// Watch all modules, and act on them, on one screen.
+    #[command(
+        after_help = "Keys are shown by `?`: l logs, Enter details, e events, u GPUs, / filter, s start, x stop, r restart, q end.\n\nExample:\n  lair top\n  lair --color never top"
+    )]
+    Top,
     /// Break something on purpose; the daemon must run with --allow-faults.
     #[command(
         after_help = "Example:\n  lair inject crash redis --signal SEGV --label drill\n  lair inject fail-start redis --stage exec --errno ENOENT\n  lair inject stall health --for 5s\n  lair inject kill-keeper"

@@ -20,6 +20,9 @@ pub struct Run {
     /// Set an environment variable of the module, and `${env.K}` in its manifest.
     #[arg(long = "set", value_name = "K=V", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+    /// Don't say on stderr how its start goes on.
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Arguments appended to the module's command.
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
@@ -61,7 +64,7 @@ pub struct Up {
     /// Time for all modules to stop, in the foreground.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", default_value = "30s")]
     pub drain: Duration,
-    /// Don't print the modules' output.
+    /// Print neither the modules' output nor how it goes on.
     #[arg(short, long)]
     pub quiet: bool,
     /// Allow fault injection, in the foreground.
@@ -92,6 +95,9 @@ pub struct Down {
     /// Wait no longer than this.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
+    /// Don't say on stderr how waiting goes on.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `lair serve`
@@ -148,6 +154,9 @@ pub struct Start {
     /// Wait no longer than this.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
+    /// Don't say on stderr how waiting goes on.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `lair stop`, `lair restart`
@@ -165,6 +174,9 @@ pub struct Stop {
     /// Wait no longer than this.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
+    /// Don't say on stderr how waiting goes on.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// What to wait for after a stop or restart.
@@ -194,6 +206,9 @@ pub struct Kill {
     /// Wait no longer than this.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
+    /// Don't say on stderr how waiting goes on.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 fn signal(word: &str) -> Result<i32, String> {

@@ -6,6 +6,7 @@
 //! anything ends. Never: drains, or lets a destructor end a module.
 
 use super::error::CliError;
+use super::host::hold_signals;
 use crate::RuntimeHandle;
 use std::ffi::OsString;
 use std::fs;
@@ -86,8 +87,14 @@ pub async fn hand_over(handle: &RuntimeHandle, program: &Program, run: &Path) ->
     }
     tracing::info!(program = %program.path.display(), "becoming the program that stands there now");
     handle.let_go().await;
+    // From here until the next one listens a signal would do what it does to any program: most end it.
+    let held = hold_signals(true);
     let failed = Command::new(&program.path).args(&program.args).exec();
+    let freed = hold_signals(false);
     handle.hold_on();
+    if let Some(e) = held.err().or(freed.err()) {
+        tracing::error!("signals could not be held back: {e}");
+    }
     HandOver::Refused(format!("{}: {failed}", program.path.display()))
 }
 

@@ -5,15 +5,19 @@
 
 use super::error::CliError;
 use super::exit::{self, Code};
-use crate::bridge::{self, Bound, Ended, PeerPolicy, Stale};
+use crate::bridge::{self, Bound, Counters, Ended, PeerPolicy, Stale};
+use crate::metrics;
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
 use futures_util::StreamExt;
+use lair_actors::keeper::hold_back;
 use lair_actors::messages::DrainReport;
 use lair_manifests::RuntimeConfig;
 use lair_supervision::Origin;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -31,6 +35,19 @@ pub enum Asked {
     Nothing,
 }
 
+/// The signals that mean something.
+const TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// Holds signals back from before this program becomes another one until that one listens, or lets them come.
+///
+/// # Errors
+/// The system refuses.
+pub fn hold_signals(held: bool) -> std::io::Result<()> {
+    hold_back(&TAKEN, held)?;
+    // Ignored here, but not at the beginning of a program's life.
+    hold_back(&[SIGPIPE], held)
+}
+
 /// The process's signals.
 pub struct Asks(Signals);
 
@@ -40,9 +57,10 @@ impl Asks {
     /// # Errors
     /// The system refuses.
     pub fn listen() -> Result<Self, CliError> {
-        Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
-            .map(Asks)
-            .map_err(|e| CliError::new("internal", format!("cannot listen to signals: {e}")))
+        let failed = |e| CliError::new("internal", format!("cannot listen to signals: {e}"));
+        let signals = Signals::new(TAKEN).map_err(failed)?;
+        hold_signals(false).map_err(failed)?;
+        Ok(Asks(signals))
     }
 
     /// The next one.
@@ -111,6 +129,8 @@ pub struct Host {
     bridge: JoinHandle<Ended>,
     open: Option<oneshot::Sender<()>>,
     close: oneshot::Sender<()>,
+    /// The port for scrapers, if the configuration has one.
+    scraped: Option<JoinHandle<()>>,
     /// The signals.
     pub asks: Asks,
 }
@@ -149,6 +169,7 @@ impl Host {
         let asks = Asks::listen()?;
         let policy = peers(&options.config);
         let socket = options.folders.socket.clone();
+        let metrics = options.config.metrics.as_ref().and_then(|m| m.address());
         let runtime = Runtime::start(options).await?;
         spare_lair();
         let bound = match listen(&socket) {
@@ -161,18 +182,24 @@ impl Host {
         let (open, opened) = oneshot::channel::<()>();
         let (close, closed) = oneshot::channel();
         let handle = runtime.handle().clone();
+        let counters: Arc<Counters> = Arc::default();
+        let scraped = match metrics {
+            Some(at) => scraped(&handle, at, &counters).await,
+            None => None,
+        };
         let bridge = tokio::spawn(async move {
             let _ = opened.await;
             let closing = async {
                 let _ = closed.await;
             };
-            bridge::serve(handle, bound, policy, closing).await
+            bridge::serve_counted(handle, bound, policy, counters, closing).await
         });
         Ok(Host {
             runtime,
             bridge,
             open: Some(open),
             close,
+            scraped,
             asks,
         })
     }
@@ -216,6 +243,9 @@ impl Host {
             }
         };
         self.open();
+        if let Some(scraped) = &self.scraped {
+            scraped.abort();
+        }
         let _ = self.close.send(());
         if !self.bridge.is_finished() {
             let _ = (&mut self.bridge).await;
@@ -250,6 +280,26 @@ fn peers(config: &RuntimeConfig) -> PeerPolicy {
         uids: config.access.uids.iter().map(|n| n.small()).collect(),
         gids: config.access.gids.iter().map(|n| n.small()).collect(),
     }
+}
+
+/// The port for scrapers. Modules don't wait for it: one that can't be had is told in lair's log.
+async fn scraped(
+    handle: &RuntimeHandle,
+    at: SocketAddr,
+    counters: &Arc<Counters>,
+) -> Option<JoinHandle<()>> {
+    let listener = match metrics::http::listen(at).await {
+        Ok(listener) => listener,
+        Err(e) => {
+            tracing::error!(address = %at, "metrics can't be scraped, name another port with `metrics: {{ listen: … }}`: {e}");
+            return None;
+        }
+    };
+    tracing::info!(address = %at, "metrics can be scraped");
+    let (handle, counters) = (handle.clone(), Some(counters.clone()));
+    Some(tokio::spawn(async move {
+        match metrics::http::serve(handle, listener, counters).await {}
+    }))
 }
 
 fn listen(socket: &Path) -> Result<Bound, CliError> {

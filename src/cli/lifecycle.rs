@@ -5,6 +5,7 @@ use super::error::CliError;
 use super::exit::Code;
 use super::find;
 use super::out::{Out, say};
+use super::progress::{How, Progress, Source};
 use super::query;
 use super::style::Style;
 use crate::client::{Client, Pipeline};
@@ -111,6 +112,17 @@ pub fn report(out: &Out, results: &Results) -> Result<(), CliError> {
     out.text(&text)
 }
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting<'a> {
+    /// The wire's word.
+    pub word: &'a str,
+    /// No longer than this.
+    pub timeout: Option<Duration>,
+    /// Without telling how it goes on.
+    pub quiet: bool,
+}
+
 /// Waits for the modules whose request was taken, and gives the worst code; says what went wrong.
 ///
 /// # Errors
@@ -119,8 +131,7 @@ pub fn worst(
     global: &Global,
     client: &mut Client,
     results: &Results,
-    wait: Option<&str>,
-    timeout: Option<Duration>,
+    wait: Option<Waiting<'_>>,
 ) -> Result<Code, CliError> {
     let mut failures: Vec<CliError> = Vec::new();
     let mut waits = Vec::new();
@@ -130,7 +141,14 @@ pub fn worst(
             Err(e) => failures.push(e.clone()),
         }
     }
-    if let Some(word) = wait {
+    if let Some(Waiting {
+        word,
+        timeout,
+        quiet,
+    }) = wait
+    {
+        let source = Source::Bridge(client.path().to_owned());
+        let _progress = (!quiet).then(|| Progress::begin(source, &waits, word, How::Drawn));
         let mut params = json!({ "for": word });
         if let Some(timeout) = timeout {
             params["timeout_ms"] = millis(timeout).into();
@@ -234,7 +252,7 @@ fn report_loaded(out: &Out, loaded: &[Loaded]) -> Result<(), CliError> {
 /// The daemon does not answer.
 pub fn unload(global: &Global, args: &Names) -> Result<Code, CliError> {
     let (mut client, results) = all(global, "module.unload", args, &json!({}))?;
-    worst(global, &mut client, &results, None, None)
+    worst(global, &mut client, &results, None)
 }
 
 /// `lair start`
@@ -250,7 +268,12 @@ pub fn start(global: &Global, args: &Start) -> Result<Code, CliError> {
             "healthy"
         }
     });
-    worst(global, &mut client, &results, word, args.timeout)
+    let wait = word.map(|word| Waiting {
+        word,
+        timeout: args.timeout,
+        quiet: args.quiet,
+    });
+    worst(global, &mut client, &results, wait)
 }
 
 /// `lair stop` and `lair restart`
@@ -273,7 +296,12 @@ pub fn stop(global: &Global, args: &Stop, method: &str) -> Result<Code, CliError
         StopWait::Stopped => "stopped",
         StopWait::Ready => "ready",
     });
-    worst(global, &mut client, &results, word, args.timeout)
+    let wait = word.map(|word| Waiting {
+        word,
+        timeout: args.timeout,
+        quiet: args.quiet,
+    });
+    worst(global, &mut client, &results, wait)
 }
 
 /// `lair kill`
@@ -286,11 +314,19 @@ pub fn kill(global: &Global, args: &Kill) -> Result<Code, CliError> {
         params["signal"] = signal.into();
     }
     let (mut client, results) = all(global, "module.kill", &args.names, &params)?;
-    worst(
-        global,
-        &mut client,
-        &results,
-        args.wait.then_some("stopped"),
-        args.timeout,
-    )
+    let wait = args.wait.then_some(Waiting {
+        word: "stopped",
+        timeout: args.timeout,
+        quiet: args.quiet,
+    });
+    worst(global, &mut client, &results, wait)
+}
+
+/// `lair freeze`, `lair thaw`
+///
+/// # Errors
+/// The daemon does not answer.
+pub fn freeze(global: &Global, names: &Names, method: &str) -> Result<Code, CliError> {
+    let (mut client, results) = all(global, method, names, &json!({}))?;
+    worst(global, &mut client, &results, None)
 }

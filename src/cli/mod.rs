@@ -15,17 +15,20 @@ pub mod flags;
 mod hand_over;
 mod host;
 mod inject;
+mod journal;
 mod lifecycle;
 mod log;
 mod notify;
 mod out;
 mod print;
+mod progress;
 mod query;
 mod resources;
 mod run;
 mod serve;
 mod style;
 mod time;
+mod top;
 mod up;
 mod view;
 mod watch;
@@ -38,6 +41,8 @@ use exit::Code;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use style::Style;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Does what the command line says.
 #[must_use]
@@ -46,7 +51,10 @@ use style::Style;
     reason = "this is the program, not the library"
 )]
 pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| out::say(&format!("lair: a bug: {info}\n"))));
+    std::panic::set_hook(Box::new(|info| {
+        top::give_terminal_back();
+        out::say(&format!("lair: a bug: {info}\n"));
+    }));
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
@@ -102,6 +110,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Stop(args) => lifecycle::stop(global, args, "module.stop"),
         Verb::Restart(args) => lifecycle::stop(global, args, "module.restart"),
         Verb::Kill(args) => lifecycle::kill(global, args),
+        Verb::Freeze(names) => lifecycle::freeze(global, names, "module.freeze"),
+        Verb::Thaw(names) => lifecycle::freeze(global, names, "module.thaw"),
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
@@ -116,6 +126,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Explain(args) => files::explain(global, args),
         Verb::Plan(args) => resources::plan(global, args),
         Verb::Gpus => resources::gpus(global),
+        Verb::Top => top::top(global),
         Verb::Doctor => files::doctor(global),
         Verb::Schema(args) => files::print_schema(global, args),
         Verb::Completion(args) => {
@@ -155,7 +166,13 @@ fn trace(global: &Global, usual: &str) -> Option<log::Flush> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAIR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let ansi = Style::choose(global.color, &std::io::stderr()).is_on();
-    let (log, flush) = log::Log::start()?;
+    let journal = journal::socket();
+    let (log, flush) = log::Log::start(journal)?;
+    if journal.is_some() {
+        let all = tracing_subscriber::registry().with(filter);
+        let _ = all.with(journal::Journal(log)).try_init();
+        return Some(flush);
+    }
     // Only fails if there is one already; then that one stays.
     let _ = tracing_subscriber::fmt()
         .with_writer(log)

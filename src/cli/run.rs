@@ -8,6 +8,7 @@ use super::exit::{self, Code};
 use super::find;
 use super::host::{self, Asks, me};
 use super::print::Screen;
+use super::progress::{How, Progress, Source};
 use crate::tail::Tail;
 use crate::{LoadOptions, ManifestSource, Runtime, RuntimeHandle, RuntimeOptions, WaitFor};
 use lair_actors::files::read::Query;
@@ -94,7 +95,12 @@ async fn supervise(handle: &RuntimeHandle, args: &Run, asks: &mut Asks) -> Resul
         Err(e) => super::out::say(&format!("warning: the output can't be shown: {e}\n")),
     }
     handle.start(name, me("host")).await?;
+    let progress = (!args.quiet).then(|| {
+        let source = Source::Host(Box::new(handle.clone()));
+        Progress::begin(source, std::slice::from_ref(name), "ready", How::Plain)
+    });
     let status = until_down(handle, name, asks, &mut screen).await?;
+    drop(progress);
     screen.finish(asks).await;
     outcome(&status)
 }

@@ -5,9 +5,10 @@ use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
 use super::host::{self, Asked, Asks, Event, Host, me};
-use super::lifecycle::{self, Results};
+use super::lifecycle::{self, Results, Waiting};
 use super::out::{Out, say};
 use super::print::{Screen, Tails};
+use super::progress::{How, Progress, Source};
 use super::query;
 use super::style::Style;
 use crate::client::Client;
@@ -55,7 +56,7 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
     // What was removed may hold what the new ones need.
     let mut code = exit::DONE;
     if args.remove_orphans && !orphans.is_empty() {
-        code = stop_and_unload(global, &mut client, &orphans, &nothing, None)?;
+        code = stop_and_unload(global, &mut client, &orphans, &nothing, (None, args.quiet))?;
     }
     let mut started = lifecycle::ask_each(&mut client, "module.restart", &changed, &nothing)?;
     started.extend(lifecycle::ask_each(
@@ -72,7 +73,12 @@ fn detached(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Code, CliEr
             "healthy"
         }
     });
-    let waited = lifecycle::worst(global, &mut client, &started, word, args.timeout)?;
+    let wait = word.map(|word| Waiting {
+        word,
+        timeout: args.timeout,
+        quiet: args.quiet,
+    });
+    let waited = lifecycle::worst(global, &mut client, &started, wait)?;
     Ok(code.max(waited))
 }
 
@@ -93,7 +99,9 @@ async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Cod
         Err(e) => Err(e),
     };
     // Everything is stopped whether or not somebody reads what it says, and what it says last is shown as well.
+    let progress = tell(&handle, &every(&handle), "stopped", args.quiet);
     let drained = screen.during(host.end(args.drain)).await;
+    drop(progress);
     screen.finish(&mut Asks::listen()?).await;
     let code = ended?;
     Ok(if code == exit::DONE { drained } else { code })
@@ -154,6 +162,7 @@ async fn attend(
     for name in names {
         handle.start(name, me("host")).await?;
     }
+    let mut progress = tell(handle, names, "ready", args.quiet);
     let ready = all_ready(handle, names, args);
     tokio::pin!(ready);
     let (mut said, mut newest) = (args.wait.is_none(), handle.newest_event());
@@ -169,6 +178,7 @@ async fn attend(
             },
             done = &mut ready, if !said => {
                 said = true;
+                drop(progress.take());
                 done?;
                 say("ready\n");
             }
@@ -181,6 +191,19 @@ async fn attend(
             }
         }
     }
+}
+
+/// Says how it goes on, in lines between the modules' own.
+fn tell(handle: &RuntimeHandle, names: &[String], word: &str, quiet: bool) -> Option<Progress> {
+    let source = Source::Host(Box::new(handle.clone()));
+    if quiet {
+        return None;
+    }
+    Progress::begin(source, names, word, How::Plain)
+}
+
+fn every(handle: &RuntimeHandle) -> Vec<String> {
+    handle.list().1.into_iter().map(|m| m.name).collect()
 }
 
 fn follow(handle: &RuntimeHandle, names: &[String], style: Style, tails: &mut Tails) {
@@ -249,7 +272,7 @@ pub fn down(global: &Global, args: &Down) -> Result<Code, CliError> {
         params["grace_ms"] = lifecycle::millis(grace).into();
     }
     let timeout = args.timeout;
-    stop_and_unload(global, &mut client, &names, &params, timeout)
+    stop_and_unload(global, &mut client, &names, &params, (timeout, args.quiet))
 }
 
 /// Stops modules, waits for that, and forgets them.
@@ -258,17 +281,21 @@ fn stop_and_unload(
     client: &mut Client,
     names: &[String],
     params: &serde_json::Value,
-    timeout: Option<Duration>,
+    (timeout, quiet): (Option<Duration>, bool),
 ) -> Result<Code, CliError> {
     let mut stopped = lifecycle::ask_each(client, "module.stop", names, params)?;
     // What the daemon does not know is down already.
     stopped.retain(|(_, r)| !matches!(r, Err(e) if e.code == "unknown_module"));
-    let timeout = timeout.or(Some(Duration::from_secs(120)));
-    let code = lifecycle::worst(global, client, &stopped, Some("stopped"), timeout)?;
+    let wait = Waiting {
+        word: "stopped",
+        timeout: timeout.or(Some(Duration::from_secs(120))),
+        quiet,
+    };
+    let code = lifecycle::worst(global, client, &stopped, Some(wait))?;
     let names: Vec<String> = stopped.into_iter().map(|(name, _)| name).collect();
     let forgotten = lifecycle::ask_each(client, "module.unload", &names, &serde_json::json!({}))?;
     report_down(&query::out(global), &forgotten)?;
-    Ok(code.max(lifecycle::worst(global, client, &forgotten, None, None)?))
+    Ok(code.max(lifecycle::worst(global, client, &forgotten, None)?))
 }
 
 fn report_down(out: &Out, forgotten: &Results) -> Result<(), CliError> {

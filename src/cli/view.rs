@@ -98,7 +98,7 @@ pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
         let mut row = vec![
             m.name.clone(),
             m.mode.clone(),
-            m.state.clone(),
+            if m.frozen { "frozen" } else { &m.state }.to_owned(),
             health_word(m.health.state).to_owned(),
             if m.ready { "yes" } else { "no" }.to_owned(),
             m.restarts.count.to_string(),
@@ -194,7 +194,11 @@ fn verdict(
     let when = times.map_or_else(String::new, |t| {
         format!(" since {t} ({} ago)", since(Some(t), now))
     });
-    let ready = if m.ready { ", ready" } else { "" };
+    let ready = match (m.frozen, m.ready) {
+        (true, _) => ", frozen",
+        (false, true) => ", ready",
+        (false, false) => "",
+    };
     row(
         "State",
         &format!("{}{ready}{when}, run {}", paint(&m.state), m.run),
@@ -267,6 +271,12 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         .map_or_else(String::new, |n| format!(", of {n} CPUs"));
     let by = held(r.cpus.enforced, r.cpus.by.as_deref());
     row("CPU", &format!("{}{share}{by}", cpu(r.cpu_ms)));
+    if let (Some(read), Some(written)) = (r.read_bytes, r.written_bytes) {
+        row(
+            "Disk",
+            &format!("{} read, {} written", bytes(read), bytes(written)),
+        );
+    }
     if let Some(limit) = r.pids.limit {
         let now = r.pids.current.map_or_else(|| "-".into(), |n| n.to_string());
         let by = held(r.pids.enforced, r.pids.by.as_deref());
@@ -294,6 +304,9 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     for socket in &m.exposed {
         row("Exposed", &format!("{socket}, which it did not declare"));
     }
+    if !m.engine.is_empty() {
+        row("Engine", &in_force(m));
+    }
     if let Some(held) = &m.confinement {
         row("Confined", &confined(held));
     }
@@ -304,6 +317,12 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     };
     let file = m.logs.current.as_ref().unwrap_or(&m.logs.dir);
     row("Logs", &format!("{file} ({}{lost})", bytes(m.logs.bytes)));
+}
+
+/// What an engine says of a module's container, in one line.
+fn in_force(m: &ModuleStatus) -> String {
+    let each = |(what, told): (&String, &String)| format!("{what} {told}");
+    m.engine.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// What holds a module, in one line.

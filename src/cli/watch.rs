@@ -317,7 +317,8 @@ pub fn events(global: &Global, args: &Events) -> Result<Code, CliError> {
     Ok(exit::DONE)
 }
 
-fn event_line(event: &Value, style: &Style, format: Format) -> String {
+/// An event for people: number, time, kind, module, and what belongs to the kind.
+pub(super) fn event_line(event: &Value, style: &Style, format: Format) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or("").to_owned();
     if format == Format::Name {
         return format!("{}\n", text("name"));

@@ -1,7 +1,7 @@
 //! What a start is judged by, and what a plan or the GPUs look like.
 
 use super::{LoadOptions, ManifestSource, Refused, RuntimeHandle};
-use crate::resources::{GpuReport, PlanReport};
+use crate::resources::{GpuReport, PlanReport, ProcessReport};
 use lair_actors::facts::claim;
 use lair_supervision::{Account, ChildEvent, ChildId, Measured};
 
@@ -13,6 +13,17 @@ impl RuntimeHandle {
     pub async fn gpus(&self) -> Result<GpuReport, Refused> {
         let inner = self.inner.clone();
         tokio::task::spawn_blocking(move || crate::resources::gpu_report(&inner))
+            .await
+            .map_err(broke_off)
+    }
+
+    /// The processes of a module's tree, one by one.
+    ///
+    /// # Errors
+    /// `unknown_module`; `internal` when the examination broke off.
+    pub async fn processes(&self, name: &str) -> Result<ProcessReport, Refused> {
+        let (inner, view) = (self.inner.clone(), self.view(name)?);
+        tokio::task::spawn_blocking(move || crate::resources::process_report(&inner, &view))
             .await
             .map_err(broke_off)
     }

@@ -5,6 +5,8 @@
 
 mod account;
 mod again;
+mod figures;
+mod still;
 mod why;
 mod words;
 
@@ -187,7 +189,7 @@ impl RuntimeHandle {
     /// # Errors
     /// `unknown_module`, `draining`, `port_taken`.
     pub async fn start(&self, name: &str, origin: Origin) -> Result<Answer, Refused> {
-        self.check_ports(name).await?;
+        crate::ports::check(&self.inner, name).await?;
         self.ask(name, ChildEvent::StartRequested, origin).await
     }
 
@@ -215,22 +217,9 @@ impl RuntimeHandle {
         grace: Option<Duration>,
         origin: Origin,
     ) -> Result<Answer, Refused> {
-        self.check_ports(name).await?;
+        crate::ports::check(&self.inner, name).await?;
         self.ask(name, ChildEvent::RestartRequested { grace }, origin)
             .await
-    }
-
-    /// Before a module that is down is started: whether its ports are somebody else's.
-    async fn check_ports(&self, name: &str) -> Result<(), Refused> {
-        let view = self.inner.board.get(name);
-        let down = |view: &Arc<View>| view.child.is_down() && !view.plan.ports.is_empty();
-        let Some(view) = view.filter(|v| down(v) && self.inner.cgroups.is_some()) else {
-            return Ok(());
-        };
-        let board = self.inner.board.clone();
-        tokio::task::spawn_blocking(move || crate::ports::are_free(&board, &view))
-            .await
-            .unwrap_or(Ok(()))
     }
 
     /// `signal: None` means KILL of the whole tree; else this signal is sent to the leader and nothing else changes.
@@ -248,10 +237,7 @@ impl RuntimeHandle {
         };
         let view = self.view(name)?;
         let Some(handle) = &view.handle else {
-            return Err(
-                Refused::new("not_running", format!("`{name}` does not run"))
-                    .help("`lair start` it first; `lair status` shows its state"),
-            );
+            return Err(denied(DeniedReason::NotRunning, name));
         };
         handle.signal(signal, lair_supervision::Scope::Leader);
         let admission = Admission::Accepted {

@@ -165,6 +165,10 @@ pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
         .help("unload it first, or give it another name"),
         DeniedReason::StillUp => Refused::new("still_up", format!("`{name}` is not down"))
             .help("stop it first: `lair stop NAME --wait`"),
+        DeniedReason::NotRunning => {
+            Refused::new("not_running", format!("`{name}` does not run"))
+                .help("`lair start` it first; `lair status` shows its state")
+        }
         DeniedReason::Draining => Refused::new("draining", "the runtime is shutting down".into())
             .help("start lair again, then repeat the request"),
         DeniedReason::Busy => {

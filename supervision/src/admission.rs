@@ -52,6 +52,8 @@ pub enum DeniedReason {
     AlreadyLoaded,
     /// It runs, or something is pending; stop it first.
     StillUp,
+    /// It does not run.
+    NotRunning,
     /// The runtime is shutting down.
     Draining,
     /// Too many modules, or too many starts at once.

@@ -183,6 +183,8 @@ pub enum Phase {
         readiness: Readiness,
         /// Can it be seen?
         sight: Sight,
+        /// Since when it is held still, by request.
+        frozen: Option<Uptime>,
     },
     /// It was told to stop, or is being killed.
     Stopping {
@@ -261,6 +263,18 @@ impl Child {
             draining: false,
             stale: 0,
         }
+    }
+
+    /// Is it held still?
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Up {
+                frozen: Some(_),
+                ..
+            }
+        )
     }
 
     /// Is there nothing running and nothing pending?

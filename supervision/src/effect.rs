@@ -62,6 +62,8 @@ pub enum Effect {
     Kill,
     /// Begin to probe.
     Watch,
+    /// Stop probing until it is watched again; what was learnt of this incarnation is kept.
+    Rest,
     /// Stop probing; nothing of this incarnation is reported any more.
     Unwatch,
     /// Ask the backend whether a child out of sight is there; the answer is a report, or silence.

@@ -127,6 +127,10 @@ pub enum ChildEvent {
         /// Overrides the spec's grace period.
         grace: Option<Duration>,
     },
+    /// Someone wants it held still; what can hold it does so after this is accepted.
+    FreezeRequested,
+    /// Someone wants it to go on.
+    ThawRequested,
     /// A live child of an earlier life of the runtime was found.
     Adopted {
         /// Its incarnation, kept.

@@ -44,6 +44,10 @@ pub enum NoticeKind {
     NotReady,
     /// Stable for long enough: the restart history is forgotten.
     Settled,
+    /// It is held still from now on: its probes rest.
+    Frozen,
+    /// It goes on.
+    Thawed,
     /// It was told to stop.
     Stopping {
         /// Why.

@@ -128,6 +128,7 @@ mod test {
                 identity: ChildIdentity::Sim { serial: 1 },
                 readiness: Readiness::Awaiting { deadline: None },
                 sight: Sight::Live,
+                frozen: None,
             },
             ..Child::loaded(0)
         }

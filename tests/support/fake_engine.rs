@@ -59,8 +59,23 @@ impl Nonsense {
     ];
 }
 
+/// Sense for some questions: from `POST /containers/create HTTP/1.1` to the whole answer.
+pub type Sense = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// An answer of sense, as JSON.
+pub fn json(code: &str, body: &str) -> String {
+    let len = body.len();
+    format!(
+        "HTTP/1.1 {code}\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
+    )
+}
+
+/// The connection belongs to both sides from now on.
+pub const UPGRADE: &str = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+
 /// The socket and its threads, which end with the test's process.
 pub struct FakeEngine {
+    sense: Arc<Mutex<Sense>>,
     pub socket: PathBuf,
     mode: Arc<Mutex<Nonsense>>,
     open: Arc<AtomicUsize>,
@@ -73,19 +88,23 @@ impl FakeEngine {
         let listener = UnixListener::bind(&socket).expect("a socket");
         let mode = Arc::new(Mutex::new(mode));
         let (open, sent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let shared = (mode.clone(), open.clone(), sent.clone());
+        let none: Sense = Arc::new(|_| None);
+        let sense = Arc::new(Mutex::new(none));
+        let shared = (mode.clone(), open.clone(), sent.clone(), sense.clone());
         std::thread::spawn(move || {
             for peer in listener.incoming().map_while(Result::ok) {
-                let (mode, open, sent) = shared.clone();
+                let (mode, open, sent, sense) = shared.clone();
                 open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     let mode = *mode.lock().expect("the mode");
-                    let _ = answer(peer, mode, &sent);
+                    let sense = sense.lock().expect("the sense").clone();
+                    let _ = answer(peer, mode, &sense, &sent);
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
         FakeEngine {
+            sense,
             socket,
             mode,
             open,
@@ -96,6 +115,11 @@ impl FakeEngine {
     /// For connections from now on.
     pub fn set(&self, mode: Nonsense) {
         *self.mode.lock().expect("the mode") = mode;
+    }
+
+    /// Which questions get sense all the same, from now on.
+    pub fn talk_sense(&self, sense: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+        *self.sense.lock().expect("the sense") = Arc::new(sense);
     }
 
     /// Connections that somebody still holds.
@@ -112,20 +136,28 @@ impl FakeEngine {
 const FIELDS: &str = r#"{"Id": 7, "id": [], "State": "up", "Config": 3, "HostConfig": [], "Name": {}, "ServerVersion": 1, "SecurityOptions": 2,
 "host": "x", "version": [], "Stats": 4, "Error": 5, "cpu_stats": true, "memory_stats": "x", "message": 3, "StatusCode": "x", "User": 5, "Labels": 1}"#;
 
-fn answer(mut peer: UnixStream, mode: Nonsense, sent: &AtomicUsize) -> std::io::Result<()> {
+fn answer(
+    mut peer: UnixStream,
+    mode: Nonsense,
+    sense: &Sense,
+    sent: &AtomicUsize,
+) -> std::io::Result<()> {
+    let upgrade = UPGRADE;
+    // A client that is greeted before it has asked gets no sense.
+    let head = match mode {
+        Nonsense::Ssh => String::new(),
+        _ => read_question(&mut peer)?,
+    };
+    if let Some(good) = sense(head.lines().next().unwrap_or_default()) {
+        say(&mut peer, &good)?;
+        return match good.starts_with(UPGRADE) {
+            true => wait_for_end(&mut peer),
+            false => Ok(()),
+        };
+    }
     if mode == Nonsense::Closes {
         return Ok(());
     }
-    if mode != Nonsense::Ssh {
-        read_head(&mut peer)?;
-    }
-    let json = |code: &str, body: &str| {
-        let len = body.len();
-        format!(
-            "HTTP/1.1 {code}\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
-        )
-    };
-    let upgrade = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
     let reason = r#"{"cause":"x","message":"the disk is on fire\nand more","response":500}"#;
     match mode {
         Nonsense::Refuses => say(&mut peer, &json("500 Internal Server Error", reason)),
@@ -168,15 +200,24 @@ fn answer(mut peer: UnixStream, mode: Nonsense, sent: &AtomicUsize) -> std::io::
     }
 }
 
-fn read_head(peer: &mut UnixStream) -> std::io::Result<()> {
+/// The head of a question; its body is read and dropped.
+fn read_question(peer: &mut UnixStream) -> std::io::Result<String> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         if peer.read(&mut byte)? == 0 {
-            return Ok(());
+            break;
         }
         head.push(byte[0]);
     }
-    Ok(())
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_it = name.eq_ignore_ascii_case("content-length");
+        value.trim().parse().ok().filter(|_| is_it)
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    peer.read_exact(&mut body)?;
+    Ok(head)
 }
 
 fn say(peer: &mut UnixStream, text: &str) -> std::io::Result<()> {

@@ -171,6 +171,7 @@ pub fn segments(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|e| e.file_name().into_string().ok());
     let mut names: Vec<String> = names
+        .filter(|n| n.ends_with(".log") || n.ends_with(".log.zst"))
         .filter(|n| n.starts_with(|c: char| c.is_ascii_digit()))
         .collect();
     names.sort();

@@ -3,12 +3,14 @@
 //! Waits are level-triggered: they look at published truth after every event, never after a sleep.
 #![allow(dead_code, reason = "each story uses its own part")]
 
+pub mod contained;
 pub mod engines;
 pub mod fake_engine;
 pub mod gate;
 pub mod promises;
 
 use lair::actors::backend::Tree;
+use lair::actors::backend::container::find::EnginePlaces;
 use lair::actors::messages::{Answer, DrainReport, Loaded};
 use lair::actors::status::ModuleStatus;
 use lair::actors::view::View;
@@ -78,6 +80,8 @@ impl Lair {
         let home = Home::new(name);
         let mut options = RuntimeOptions::new(Default::default(), Folders::below(home.path()));
         options.keeper = PathBuf::from(env!("CARGO_BIN_EXE_lair"));
+        // Whatever engines this machine has are no business of a story that does not bring its own.
+        options.engines = Some(EnginePlaces::default());
         change(&mut options);
         let runtime = Runtime::start(options).await.expect("a runtime");
         let handle = runtime.handle().clone();

@@ -6,9 +6,11 @@
 
 pub mod container;
 pub mod native;
+mod secrets;
 pub mod sim;
 
 use crate::cgroup::{HeldLimits, Shortfall};
+use crate::files::read::Recorded;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{ChildId, ChildIdentity, ExitStatus, Scope, StartFault, Tri};
 use std::future::Future;
@@ -186,9 +188,13 @@ pub trait ChildHandle: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unsupported` where there is nothing that could; else what the kernel or the engine says.
-    fn freeze(&self, still: bool) -> std::io::Result<()> {
+    fn freeze(&self, still: bool) -> BoxFuture<std::io::Result<()>> {
         let _ = still;
-        Err(std::io::ErrorKind::Unsupported.into())
+        Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+    }
+    /// Was it held still when it was taken over from an earlier life?
+    fn is_frozen(&self) -> bool {
+        false
     }
     /// The owner has all it wants: statuses may be forgotten, dropping does nothing more.
     fn release(&self);
@@ -219,7 +225,8 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// Takes over a survivor of this module and incarnation, with its output from where the earlier life stopped
     /// reading, and its exit if it has ended meanwhile. `None`: there is none (any more).
-    fn adopt(&self, _order: StartOrder) -> BoxFuture<Option<Started>> {
+    /// `known`: what the files have of its stdout and stderr, for a backend that has to find the place by itself.
+    fn adopt(&self, _order: StartOrder, _known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
         Box::pin(async { None })
     }
     /// Ends, with grace, the survivors that nobody has claimed; says which they are.

@@ -10,6 +10,7 @@ mod oom;
 mod place;
 mod scope;
 
+pub(crate) use place::held_by;
 pub use place::{Group, Held, HeldLimits, ModuleGroups, Shortfall};
 
 use std::fs;

@@ -227,6 +227,16 @@ impl ModuleGroups {
         fs::write(dir.join("cgroup.freeze"), if still { "1" } else { "0" })
     }
 
+    /// Is the v2 group told to hold still?
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let told = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.freeze")).ok();
+        self.tracked
+            .as_ref()
+            .and_then(told)
+            .is_some_and(|word| word.trim() == "1")
+    }
+
     /// The group whose memory is limited.
     fn memory(&self) -> Option<&Group> {
         let bound = self.bounds.iter().find(|b| b.limit == Limit::Memory);
@@ -260,6 +270,33 @@ impl ModuleGroups {
             Some(_) | None => Ok(None),
         }
     }
+}
+
+/// A limit that an engine was asked to hold, as the kernel has it in one of these groups.
+#[must_use]
+pub(crate) fn held_by(engine: &str, limit: Limit, asked: u64, groups: &[Group]) -> Option<Held> {
+    let mut seen = groups.iter().filter_map(|group| {
+        let found = bound::get(&group.dir, group.v2, limit)?;
+        Some((group, found))
+    });
+    let (mut group, mut found) = seen.next()?;
+    if !bound::same(limit, asked, found)
+        && let Some(better) = seen.find(|(_, found)| bound::same(limit, asked, *found))
+    {
+        (group, found) = better;
+    }
+    let enforced = bound::same(limit, asked, found);
+    let (current, peak) = bound::used(&group.dir, group.v2, limit);
+    Some(Held {
+        asked,
+        enforced,
+        by: match enforced {
+            true => engine.to_owned(),
+            false => format!("{engine} holds it to {found} instead"),
+        },
+        current,
+        peak,
+    })
 }
 
 impl Bound {

@@ -87,6 +87,7 @@ impl Actor for HealthActor {
         match message {
             HealthMsg::Watch(watch) => state.watch(*watch),
             HealthMsg::Revise(watch) => state.revise(*watch),
+            HealthMsg::Rest { id, inc } => state.rest(&id, inc),
             HealthMsg::Unwatch { id, inc } => state.unwatch(&id, inc),
             HealthMsg::ProbeDone(done) => state.done(*done),
             HealthMsg::Tick { id, inc, what } => state.tick(&id, inc, what.0),
@@ -123,6 +124,17 @@ impl State {
             old.stop_listening(&self.context);
             Watched::revise(&watch, &self.context);
             self.watch(watch);
+        } else {
+            // One that rests goes on under the new plan when it is watched again.
+            Watched::revise(&watch, &self.context);
+        }
+    }
+
+    fn rest(&mut self, id: &ChildId, inc: u64) {
+        if self.current(id, inc).is_some()
+            && let Some(watched) = self.watched.remove(id)
+        {
+            watched.rest(&self.context);
         }
     }
 

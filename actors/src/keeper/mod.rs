@@ -33,6 +33,7 @@ mod exec;
 mod family;
 mod kill;
 mod landlock;
+mod mask;
 pub mod memory;
 mod message;
 mod obey;
@@ -49,6 +50,7 @@ pub use client::{
     SpawnedChild, Streams,
 };
 pub use landlock::landlock_abi;
+pub use mask::hold_back;
 pub use spec::{
     CgroupDir, ChildKey, DeathPolicy, Ending, ProcessId, Rlimit, Scope, SpawnFault, SpawnSpec,
     SpecFault, Stage,

@@ -98,6 +98,7 @@ pub enum CrashPoint {
 }
 
 pub(super) type DrainReply = Box<dyn FnOnce(Drained) + Send>;
+pub(super) type BegunReply = Box<dyn FnOnce([Vec<u8>; 2]) + Send>;
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
 
 pub(super) type CheckReply = Box<dyn FnOnce(Result<(), LogFault>) + Send>;
@@ -143,6 +144,10 @@ pub(super) enum Command {
     Watch {
         key: StreamKey,
         watch: Option<Box<Watch>>,
+    },
+    Begun {
+        key: StreamKey,
+        reply: BegunReply,
     },
     Disown,
     Crash(CrashPoint),

@@ -237,6 +237,15 @@ impl Pump {
         self.send(Command::Watch { key, watch: None })
     }
 
+    /// The begun lines, stdout's and stderr's, that an earlier life left of this run; when the answer comes, all else
+    /// that it had read is in the files.
+    pub fn begun(&self, key: StreamKey, reply: impl FnOnce([Vec<u8>; 2]) + Send + 'static) -> bool {
+        self.send(Command::Begun {
+            key,
+            reply: Box::new(reply),
+        })
+    }
+
     /// Runs of an earlier life that were not attached by now will not be: their begun lines are let go of.
     pub fn disown(&self) -> bool {
         self.send(Command::Disown)

@@ -192,6 +192,14 @@ impl State {
         self.reserved.insert(key, slot);
     }
 
+    pub(super) fn begun(&mut self, key: &StreamKey) -> [Vec<u8>; 2] {
+        let slot = self.reserved.get(key).copied();
+        let (Some(slot), Some(kept)) = (slot, self.desk.input.kept()) else {
+            return Default::default();
+        };
+        [kept.piece(slot, 0).to_vec(), kept.piece(slot, 1).to_vec()]
+    }
+
     /// Nobody claims the other runs of the earlier life.
     pub(super) fn disown(&mut self) {
         for (_, slot) in self.reserved.drain() {

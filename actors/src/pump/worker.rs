@@ -258,6 +258,7 @@ impl State {
                     run.watch = watch;
                 }
             }
+            Command::Begun { key, reply } => reply(self.begun(&key)),
             Command::Disown => self.disown(),
             Command::Crash(point) => self.desk.crash = Some(point),
             Command::FailWrites {

@@ -88,8 +88,16 @@ impl RootState {
             return false;
         }
         known.adopted(log, since_ms);
+        let frozen = known.handle.as_ref().is_some_and(|h| h.is_frozen());
         self.show(id);
         self.go_on(id, inc, mark).await;
+        if frozen {
+            // As the kernel has it, whatever was written down.
+            let peer = "an earlier life of lair".to_owned();
+            let origin = Some(Origin::Requested { peer });
+            self.step(id, None, ChildEvent::FreezeRequested, origin)
+                .await;
+        }
         true
     }
 

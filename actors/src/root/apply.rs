@@ -130,6 +130,7 @@ impl RootState {
             Effect::Signal { signal, scope } => self.signal(id, signal, scope),
             Effect::Kill => self.kill(id),
             Effect::Watch => self.watch(id),
+            Effect::Rest => self.rest(id, inc),
             Effect::Unwatch => {
                 let _ = self.health.cast(HealthMsg::Unwatch {
                     id: id.clone(),
@@ -261,9 +262,21 @@ impl RootState {
     }
 
     fn watch(&self, id: &ChildId) {
-        if let Some(watch) = self.children.get(id).and_then(super::table::Managed::watch) {
+        let Some(known) = self.children.get(id) else {
+            return;
+        };
+        if let Some(watch) = known.watch() {
             let _ = self.health.cast(HealthMsg::Watch(Box::new(watch)));
         }
+        // Handed to a new health actor.
+        if known.child.is_frozen() {
+            self.rest(id, known.child.inc);
+        }
+    }
+
+    fn rest(&self, id: &ChildId, inc: u64) {
+        let id = id.clone();
+        let _ = self.health.cast(HealthMsg::Rest { id, inc });
     }
 
     /// What was unwatched while no health actor was there to hear it.

@@ -9,12 +9,12 @@ mod adopt;
 mod apply;
 mod drain;
 mod groups;
+mod hearing;
 mod inject;
 mod reload;
 mod table;
 
 use crate::backend::Backend;
-use crate::backend::container::News;
 use crate::clock::Clock;
 use crate::dossier::Archive;
 use crate::events::EventLog;
@@ -23,14 +23,13 @@ use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
 use crate::ledger::Ledger;
 use crate::log::{LogActor, LogArgs};
-use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, ModuleReport, RootMsg};
+use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, RootMsg};
 use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
 use crate::view::Board;
 use drain::Drain;
 use groups::Groups;
 use lair_manifests::launch::{Launch, LaunchPlan};
 use lair_supervision::account::Rules;
-use lair_supervision::exposure::Exposure;
 use lair_supervision::{
     Account, ChildEvent, ChildId, DeniedReason, Notice, NoticeKind, Origin, Seq, Uptime,
 };
@@ -240,14 +239,7 @@ impl Actor for RootActor {
                 fault,
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
-            RootMsg::News { id, inc, news } => {
-                let kind = match news {
-                    News::Pulling(progress) => NoticeKind::Pulling { progress },
-                    News::Reclaimed(what) => NoticeKind::Reclaimed { what },
-                    News::Differs(what) => NoticeKind::Differs { what },
-                };
-                state.publish_for(&id, inc, kind, Origin::Observed);
-            }
+            RootMsg::News { id, inc, news } => state.news(&id, inc, news),
             RootMsg::Reloaded { report, origin } => {
                 let kind = NoticeKind::Reloaded { report };
                 state.publish(&ChildId::new("lair"), kind, origin);
@@ -406,136 +398,6 @@ impl RootState {
         self.settle_account(id);
         self.publish_for(id, inc, NoticeKind::Unloaded, origin);
         Ok(())
-    }
-
-    async fn report(&mut self, id: &ChildId, inc: u64, report: ModuleReport) {
-        let Some(known) = self.children.get_mut(id) else {
-            return;
-        };
-        let mut orphan = false;
-        let ends = !matches!(report, ModuleReport::Spawned(_));
-        let before = (ends && known.child.inc == inc).then(|| Arc::new(known.view()));
-        let event = match report {
-            ModuleReport::Spawned(spawned) => {
-                let identity = spawned.identity.clone();
-                if known.child.inc == inc {
-                    known.came_up(*spawned, self.args.clock.wall_ms());
-                    orphan = !known.is_owned(inc, &self.owners);
-                }
-                ChildEvent::Spawned { identity }
-            }
-            ModuleReport::SpawnFailed { fault } => {
-                known.owner_done(inc, &mut self.owners);
-                ChildEvent::SpawnFailed { fault }
-            }
-            ModuleReport::Sight(true) => ChildEvent::SightRegained,
-            ModuleReport::Sight(false) => ChildEvent::SightLost,
-            ModuleReport::Exited { status, evidence } => {
-                known.owner_done(inc, &mut self.owners);
-                if known.child.inc == inc {
-                    known.went_down(self.args.clock.wall_ms());
-                }
-                ChildEvent::Exited { status, evidence }
-            }
-        };
-        let came_up = matches!(event, ChildEvent::Spawned { .. });
-        self.hear(id, inc, event).await;
-        self.keep_dossier(id, inc, before);
-        if came_up {
-            self.tell_shortfalls(id, inc);
-        }
-        if orphan {
-            // Its owner's end overtook this last word of it: when that was heard of, there was no grip to bury.
-            self.entomb(id);
-        }
-    }
-
-    /// Tells of each limit that was asked for and does not hold.
-    fn tell_shortfalls(&mut self, id: &ChildId, inc: u64) {
-        let known = self.children.get(id).filter(|k| k.child.inc == inc);
-        let handle = known.and_then(|k| k.handle.as_ref());
-        for short in handle.map(|h| h.shortfalls()).unwrap_or_default() {
-            let kind = NoticeKind::LimitNotEnforced {
-                limit: short.limit.as_str().to_owned(),
-                asked: short.asked,
-                reason: short.why,
-            };
-            self.publish_for(id, inc, kind, Origin::Observed);
-        }
-    }
-
-    /// Takes in what was reported or has fallen due, with why it happened.
-    async fn hear(&mut self, id: &ChildId, inc: u64, event: ChildEvent) {
-        let known = self.children.get_mut(id);
-        let origin = known.and_then(|known| known.origin_of(inc, &event));
-        self.step(id, Some(inc), event, origin).await;
-    }
-
-    async fn health(&mut self, id: &ChildId, inc: u64, change: HealthReport) {
-        match change {
-            HealthReport::Event(event) => {
-                self.hear(id, inc, event).await;
-            }
-            HealthReport::Verdict(view) => {
-                let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
-                    return;
-                };
-                let kind = NoticeKind::Health {
-                    state: view.state.as_str().into(),
-                    reason: view.reason.clone(),
-                    probe: view.probe,
-                };
-                let news = known.health.state != view.state;
-                known.health = view;
-                self.show(id);
-                if news {
-                    self.publish(id, kind, Origin::Observed);
-                }
-            }
-        }
-    }
-
-    async fn exposed(&mut self, id: &ChildId, inc: u64, exposure: Exposure) {
-        let Some(known) = self.children.get_mut(id) else {
-            return;
-        };
-        if known.child.inc != inc || known.child.is_down() || known.exposure == exposure {
-            return;
-        }
-        let kind = NoticeKind::Exposure {
-            state: exposure.word().to_owned(),
-            sockets: exposure.sockets().iter().map(ToString::to_string).collect(),
-        };
-        // That all is well is no news, unless it was not.
-        let wrong = |verdict: &Exposure| matches!(verdict, Exposure::Violated(_));
-        let news = wrong(&exposure) || wrong(&known.exposure);
-        let ends = wrong(&exposure) && known.plan.limits.exposure_enforced;
-        known.exposure = exposure;
-        self.show(id);
-        if news {
-            self.publish(id, kind, Origin::Observed);
-        }
-        if ends {
-            self.hear(id, inc, ChildEvent::Exposed).await;
-        }
-    }
-
-    fn log_state(&mut self, id: &ChildId, inc: u64, fault: Option<String>, dropped: u64) {
-        let Some(known) = self.children.get_mut(id).filter(|k| k.child.inc == inc) else {
-            return;
-        };
-        let over = fault.is_none();
-        let label = if over {
-            known.log_injected.take()
-        } else {
-            known.log_injected.clone()
-        };
-        let origin = label.map_or(Origin::Observed, |label| Origin::Injected { label });
-        let kind = match fault {
-            Some(fault) => NoticeKind::LogDegraded { fault },
-            None => NoticeKind::LogRecovered { dropped },
-        };
-        self.publish(id, kind, origin);
     }
 
     async fn actor_gone(

@@ -11,6 +11,7 @@ use crate::view::{GroupView, HealthWord};
 use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One module, as people and programs see it. Times are RFC 3339 UTC with milliseconds, sizes bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct ModuleStatus {
     pub desired: Desired,
     /// Does it serve?
     pub ready: bool,
+    /// Is it held still, by request? Then it serves nobody, and its health is unknown.
+    #[serde(default)]
+    pub frozen: bool,
     /// Health verdict.
     pub health: Health,
     /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.
@@ -56,7 +60,10 @@ pub struct ModuleStatus {
     /// The sockets that it did not declare.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<Socket>,
-    /// What it is held to, while it runs natively.
+    /// What its container engine says of it, while it runs: its image, and what is in force.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engine: BTreeMap<String, String>,
+    /// What it is held to, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
     /// Its log files.
@@ -157,6 +164,12 @@ pub struct Resources {
     pub cpu_ms: Option<u64>,
     /// Processes in the tree.
     pub processes: Option<u64>,
+    /// Bytes its live processes have read from disks.
+    #[serde(default)]
+    pub read_bytes: Option<u64>,
+    /// Bytes they have written to disks.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
     /// The GPUs it was given; empty: none, and none can be seen by it.
     pub gpu: Vec<Gpu>,
 }

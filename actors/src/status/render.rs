@@ -8,6 +8,7 @@ use crate::facts::{GpuDesk, GpuFacts, Sampler};
 use crate::view::View;
 use lair_supervision::status::{self as core, Lifecycle, ReasonCode};
 use lair_supervision::{ChildIdentity, Origin, StartStage, Uptime};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,6 +45,7 @@ impl Renderer<'_> {
             reason: life.reason.as_ref().map(|r| reason(r, &life, view)),
             desired: life.desired,
             ready: life.ready,
+            frozen: view.child.is_frozen(),
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),
@@ -75,6 +77,7 @@ impl Renderer<'_> {
                 .collect(),
             exposure: view.exposure.word().to_owned(),
             exposed: view.exposure.sockets().to_vec(),
+            engine: particulars(view),
             confinement: view.handle.as_ref().and_then(|h| h.confinement()),
             logs: self.logs(view),
             next_start: view.next_start.iter().map(|p| (*p).to_owned()).collect(),
@@ -124,6 +127,8 @@ impl Renderer<'_> {
                 resources.memory.current = Some(sampled.usage.rss);
                 resources.cpu_ms = Some(sampled.usage.cpu_ms);
                 resources.processes = Some(sampled.usage.pids.len() as u64);
+                resources.read_bytes = sampled.usage.read_bytes;
+                resources.written_bytes = sampled.usage.write_bytes;
             }
             resources.gpu = self.on_gpus(view, Some(&sampled.usage.pids));
             hold(&mut resources, handle.limits());
@@ -187,6 +192,11 @@ impl Renderer<'_> {
     }
 }
 
+fn particulars(view: &View) -> BTreeMap<String, String> {
+    let told = view.handle.iter().flat_map(|h| h.particulars());
+    told.map(|(what, told)| (what.to_owned(), told)).collect()
+}
+
 /// Puts in what the kernel or the engine says of each limit.
 fn hold(resources: &mut Resources, limits: HeldLimits) {
     if let Some(held) = limits.memory {
@@ -200,6 +210,8 @@ fn hold(resources: &mut Resources, limits: HeldLimits) {
     }
     if let Some(held) = limits.pids {
         let pids = &mut resources.pids;
+        // Of a container there is one without being asked for.
+        pids.limit = pids.limit.or(Some(held.asked));
         (pids.enforced, pids.by) = (held.enforced, Some(held.by));
         (pids.current, pids.peak) = (held.current, held.peak);
     }

@@ -1,4 +1,4 @@
-//! `module.*`: load, unload, start, stop, restart, kill, status, list, explain, wait.
+//! `module.*`: load, unload, start, stop, restart, kill, freeze, thaw, status, list, explain, wait.
 
 use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status, Why};
 use super::types::{
@@ -8,6 +8,7 @@ use super::types::{
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;
 use crate::handle::ManifestSource;
+use crate::resources::ProcessReport;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
@@ -46,6 +47,17 @@ pub(super) fn register(all: &mut Registry) {
             kill,
         ),
     );
+    all.insert(
+        "module.freeze",
+        change(
+            "Holds all of a module's processes still; its probes rest meanwhile.",
+            freeze,
+        ),
+    );
+    all.insert(
+        "module.thaw",
+        change("Lets a module that is held still go on.", thaw),
+    );
     all.insert("module.status", now("One module's status.", status));
     all.insert(
         "module.list",
@@ -54,6 +66,10 @@ pub(super) fn register(all: &mut Registry) {
     all.insert(
         "module.explain",
         now("Why a module runs in its mode, one line a step.", explain),
+    );
+    all.insert(
+        "module.processes",
+        wait("The processes of a module's tree, one by one.", processes),
     );
     all.insert(
         "module.why",
@@ -85,6 +101,10 @@ async fn load(cx: Context, p: LoadParams) -> Result<LoadResult, RpcError> {
         .collect();
     let orphans = cx.handle.orphans(&file, &names);
     Ok(LoadResult { modules, orphans })
+}
+
+async fn processes(cx: Context, p: OneModule) -> Result<ProcessReport, RpcError> {
+    Ok(cx.handle.processes(p.name.as_str()).await?)
 }
 
 async fn unload(cx: Context, p: OneModule) -> Result<Done, RpcError> {
@@ -143,6 +163,16 @@ async fn kill(cx: Context, p: KillParams) -> Result<Outcome, RpcError> {
         }
     };
     let answer = cx.handle.kill(p.name.as_str(), signal, cx.origin()).await?;
+    Outcome::of(p.name.as_str(), answer)
+}
+
+async fn freeze(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
+    let answer = cx.handle.freeze(p.name.as_str(), cx.origin()).await?;
+    Outcome::of(p.name.as_str(), answer)
+}
+
+async fn thaw(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
+    let answer = cx.handle.thaw(p.name.as_str(), cx.origin()).await?;
     Outcome::of(p.name.as_str(), answer)
 }
 

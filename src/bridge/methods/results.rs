@@ -80,6 +80,7 @@ pub fn denied(name: &str, reason: DeniedReason) -> RpcError {
         DeniedReason::UnknownModule => ("unknown_module", format!("no module {name:?} is loaded")),
         DeniedReason::AlreadyLoaded => ("already_loaded", format!("{name} is loaded already")),
         DeniedReason::StillUp => ("still_up", format!("{name} runs, or something is pending")),
+        DeniedReason::NotRunning => ("not_running", format!("{name} does not run")),
         DeniedReason::Draining => ("draining", "the runtime is shutting down".to_owned()),
         DeniedReason::Busy => ("busy", "too many modules or starts at once".to_owned()),
         DeniedReason::Overcommitted => ("overcommitted", format!("{name} doesn't fit")),

@@ -37,7 +37,7 @@ pub(super) fn register(all: &mut Registry) {
     );
     all.insert(
         "runtime.metrics",
-        now("Counters in the OpenMetrics text format.", metrics),
+        wait("Figures in the OpenMetrics text format.", metrics),
     );
     all.insert("runtime.drain", change("Stops every module and ends the runtime; answered when all is down or the time is over.", drain));
     all.insert(
@@ -99,11 +99,11 @@ struct Metrics {
     text: String,
 }
 
-fn metrics(cx: &Context, _: NoParams) -> Result<Metrics, RpcError> {
-    let (seq, modules) = cx.handle.list();
+async fn metrics(cx: Context, _: NoParams) -> Result<Metrics, RpcError> {
+    let format = crate::metrics::Format::OpenMetrics;
     Ok(Metrics {
-        content_type: crate::bridge::metrics::CONTENT_TYPE,
-        text: crate::bridge::metrics::render(seq, &modules, &cx.counters),
+        content_type: format.content_type(),
+        text: crate::metrics::read(&cx.handle, Some(&cx.counters), format).await?,
     })
 }
 

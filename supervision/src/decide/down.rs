@@ -9,6 +9,7 @@ use crate::notice::NoticeKind;
 
 pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
     match event {
+        ChildEvent::FreezeRequested | ChildEvent::ThawRequested => turn.denied_not_running(),
         ChildEvent::StartRequested | ChildEvent::RestartRequested { .. } => {
             if turn.child.draining {
                 return turn.denied_draining();

@@ -103,6 +103,8 @@ fn timely(child: &Child, inc: Option<u64>, event: &ChildEvent) -> Option<Ignored
         | ChildEvent::KillRequested
         | ChildEvent::RestartRequested { .. }
         | ChildEvent::ShutdownRequested { .. }
+        | ChildEvent::FreezeRequested
+        | ChildEvent::ThawRequested
         | ChildEvent::Adopted { .. } => None,
         ChildEvent::Spawned { .. }
         | ChildEvent::SpawnFailed { .. }

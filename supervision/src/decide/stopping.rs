@@ -15,6 +15,7 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         return Err(Ignored::Unexpected);
     };
     match event {
+        ChildEvent::FreezeRequested | ChildEvent::ThawRequested => turn.denied_not_running(),
         ChildEvent::StartRequested | ChildEvent::RestartRequested { .. } => restart(turn, &dying),
         ChildEvent::StopRequested { grace } => stop(turn, &dying, grace),
         ChildEvent::KillRequested => kill(turn, &dying),

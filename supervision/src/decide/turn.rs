@@ -25,6 +25,9 @@ const STUCK_CAP: Duration = Duration::from_secs(300);
 /// Whether an event counted.
 pub(super) type Counted = Result<(), Ignored>;
 
+/// What can't be ignored.
+const KILL: i32 = 9;
+
 pub(super) struct Turn<'a> {
     pub(super) spec: &'a ChildSpec,
     pub(super) child: Child,
@@ -100,6 +103,11 @@ impl<'a> Turn<'a> {
         self.answer(Admission::AlreadySatisfied { inc })
     }
 
+    /// What is asked can only be done to a child that runs.
+    pub(super) fn denied_not_running(&mut self) -> Counted {
+        self.answer(Admission::Denied(DeniedReason::NotRunning))
+    }
+
     pub(super) fn denied_draining(&mut self) -> Counted {
         self.answer(Admission::Denied(DeniedReason::Draining))
     }
@@ -149,6 +157,7 @@ impl<'a> Turn<'a> {
             identity,
             readiness,
             sight: Sight::Live,
+            frozen: None,
         };
     }
 
@@ -257,6 +266,8 @@ impl<'a> Turn<'a> {
             status,
             evidence: evidence.clone(),
         });
+        // Where the end came just before the KILL that was ordered, it was never sent.
+        let graceless = graceless && evidence.by_us.is_none_or(|last| last == KILL);
         self.child.last_exit = Some(LastExit {
             inc: self.child.inc,
             status,

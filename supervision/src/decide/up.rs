@@ -9,6 +9,7 @@ use crate::child::{
 use crate::effect::{Effect, TimerKind};
 use crate::event::{ChildEvent, ExitEvidence, ExitStatus};
 use crate::notice::NoticeKind;
+use crate::time::Uptime;
 use std::time::Duration;
 
 pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
@@ -16,7 +17,13 @@ pub(super) fn on(turn: &mut Turn<'_>, event: ChildEvent) -> Counted {
         return Err(Ignored::Unexpected);
     };
     let grace = turn.spec.grace;
+    if life.frozen.is_some() && from_probes(&event) {
+        // It crossed with the decision that laid the probes to rest.
+        return Err(Ignored::Stale);
+    }
     match event {
+        ChildEvent::FreezeRequested => freeze(turn, &life),
+        ChildEvent::ThawRequested => thaw(turn, &life),
         ChildEvent::StartRequested => {
             if turn.child.draining {
                 return turn.denied_draining();
@@ -78,6 +85,7 @@ struct Living {
     identity: ChildIdentity,
     readiness: Readiness,
     sight: Sight,
+    frozen: Option<Uptime>,
 }
 
 impl Living {
@@ -87,11 +95,13 @@ impl Living {
                 identity,
                 readiness,
                 sight,
+                frozen,
                 since: _,
             } => Some(Living {
                 identity: identity.clone(),
                 readiness: *readiness,
                 sight: *sight,
+                frozen: *frozen,
             }),
             Phase::Down(_)
             | Phase::Spawning { .. }
@@ -103,6 +113,13 @@ impl Living {
     /// Probes stop before the signal is sent, so that a stop is never seen as a failure.
     fn unwatch(&self, turn: &mut Turn<'_>) {
         turn.push(Effect::Unwatch);
+        if self.frozen.is_none() {
+            self.disarm(turn);
+        }
+    }
+
+    /// While it is held still its timers are off already.
+    fn disarm(&self, turn: &mut Turn<'_>) {
         match self.readiness {
             Readiness::Awaiting { deadline: Some(_) } => turn.cancel(TimerKind::Readiness),
             Readiness::Ready { .. } => turn.cancel(TimerKind::Settle),
@@ -159,6 +176,64 @@ fn sight_is(turn: &mut Turn<'_>, next: Sight) -> Counted {
         *sight = next;
     }
     Ok(())
+}
+
+/// Is this what probes find, or what falls due while they find nothing?
+fn from_probes(event: &ChildEvent) -> bool {
+    matches!(
+        event,
+        ChildEvent::BecameReady
+            | ChildEvent::LostReadiness
+            | ChildEvent::LivenessFailed { .. }
+            | ChildEvent::Stalled
+            | ChildEvent::Deadline(TimerKind::Readiness | TimerKind::Settle)
+    )
+}
+
+fn freeze(turn: &mut Turn<'_>, life: &Living) -> Counted {
+    if life.frozen.is_some() {
+        return turn.satisfied();
+    }
+    let now = turn.now;
+    if let Phase::Up { frozen, .. } = &mut turn.child.phase {
+        *frozen = Some(now);
+    }
+    turn.push(Effect::Rest);
+    life.disarm(turn);
+    turn.publish(NoticeKind::Frozen);
+    turn.accepted()
+}
+
+/// The time in which it was held still counts neither against its patience nor for its stability.
+fn thaw(turn: &mut Turn<'_>, life: &Living) -> Counted {
+    let Some(since) = life.frozen else {
+        return turn.satisfied();
+    };
+    let lost = turn.now.since(since);
+    let next = match life.readiness {
+        Readiness::Awaiting { deadline } => {
+            let deadline = deadline.map(|at| at + lost);
+            if let Some(at) = deadline {
+                turn.arm(TimerKind::Readiness, at);
+            }
+            Readiness::Awaiting { deadline }
+        }
+        Readiness::Ready { since } => {
+            let since = since + lost;
+            turn.arm(TimerKind::Settle, (since + turn.spec.settle).max(turn.now));
+            Readiness::Ready { since }
+        }
+        Readiness::NotReady { since } => Readiness::NotReady { since },
+    };
+    if let Phase::Up {
+        frozen, readiness, ..
+    } = &mut turn.child.phase
+    {
+        (*frozen, *readiness) = (None, next);
+    }
+    turn.publish(NoticeKind::Thawed);
+    turn.push(Effect::Watch);
+    turn.accepted()
 }
 
 fn became_ready(turn: &mut Turn<'_>, life: &Living) -> Counted {

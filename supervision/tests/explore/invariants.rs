@@ -138,7 +138,11 @@ fn stage(notice: &NoticeKind) -> Option<u8> {
     Some(match notice {
         NoticeKind::Starting => 0,
         NoticeKind::Running => 1,
-        NoticeKind::Ready | NoticeKind::NotReady | NoticeKind::Settled => 2,
+        NoticeKind::Ready
+        | NoticeKind::NotReady
+        | NoticeKind::Settled
+        | NoticeKind::Frozen
+        | NoticeKind::Thawed => 2,
         NoticeKind::Stopping { .. } => 3,
         NoticeKind::Killing => 4,
         NoticeKind::Stuck => 5,
@@ -177,9 +181,14 @@ pub fn check(
         child.history.at.len() <= spec.intensity.max as usize,
         "the history is bounded",
     )?;
+    let up = matches!(child.phase, Phase::Up { .. });
     ensure(
-        after.watched == matches!(child.phase, Phase::Up { .. }),
-        "probes run while it is up, and only then",
+        after.watched == (up && !child.is_frozen()),
+        "probes run while it is up and not held still, and only then",
+    )?;
+    ensure(
+        after.rests == child.is_frozen(),
+        "probes rest while it is held still",
     )?;
     let at_rest = matches!(child.phase, Phase::Down(_) | Phase::Waiting { .. });
     if at_rest {
@@ -221,6 +230,9 @@ fn timers(world: &World) -> Result<(), String> {
             ensure(armed(TimerKind::Start), "a start ends")?;
             only(&[TimerKind::Start])
         }
+        Phase::Up {
+            frozen: Some(_), ..
+        } => only(&[TimerKind::Resight]),
         Phase::Up { .. } => only(&[TimerKind::Readiness, TimerKind::Settle, TimerKind::Resight]),
         Phase::Stopping { killed, .. } => {
             ensure(armed(TimerKind::Grace) != *killed, "grace ends")?;

@@ -24,6 +24,7 @@ pub struct World {
     pub owner_lives: bool,
     pub in_sight: bool,
     pub watched: bool,
+    pub rests: bool,
     pub ledger: Option<u64>,
     pub timers: BTreeMap<TimerKind, (u64, Uptime)>,
     /// Messages that crossed with the decision that called them off.
@@ -49,6 +50,7 @@ impl World {
             owner_lives: true,
             in_sight: true,
             watched: false,
+            rests: false,
             ledger: None,
             timers: BTreeMap::new(),
             late: Vec::new(),
@@ -230,13 +232,16 @@ impl World {
             }
             Effect::ConfirmLedger => assert_eq!(self.ledger, Some(inc)),
             Effect::EraseLedger => assert_eq!(self.ledger.take(), Some(inc)),
-            Effect::Watch => self.watched = true,
-            Effect::Unwatch => {
-                assert!(self.watched, "unwatched twice");
-                self.watched = false;
-                self.crossed(inc, liveness());
-                if spec.awaits_ready {
-                    self.crossed(inc, ChildEvent::BecameReady);
+            Effect::Watch => (self.watched, self.rests) = (true, false),
+            Effect::Rest | Effect::Unwatch => {
+                assert!(self.watched || self.rests, "unwatched twice");
+                let watched = std::mem::take(&mut self.watched);
+                self.rests = *effect == Effect::Rest;
+                if watched {
+                    self.crossed(inc, liveness());
+                    if spec.awaits_ready {
+                        self.crossed(inc, ChildEvent::BecameReady);
+                    }
                 }
             }
             Effect::Arm { timer, at } => {
@@ -290,6 +295,8 @@ fn requests() -> Vec<(Option<u64>, ChildEvent)> {
         ChildEvent::KillRequested,
         ChildEvent::RestartRequested { grace: short },
         ChildEvent::ShutdownRequested { grace: short },
+        ChildEvent::FreezeRequested,
+        ChildEvent::ThawRequested,
     ]
     .map(|request| (None, request))
     .into()

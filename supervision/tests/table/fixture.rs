@@ -14,12 +14,14 @@ const INC: u64 = 7;
 
 pub const PHASES: [&str; 5] = ["down", "spawning", "up", "stopping", "waiting"];
 
-pub const EVENTS: [&str; 27] = [
+pub const EVENTS: [&str; 29] = [
     "StartRequested",
     "StopRequested",
     "KillRequested",
     "RestartRequested",
     "ShutdownRequested",
+    "FreezeRequested",
+    "ThawRequested",
     "Adopted(7)",
     "Spawned",
     "SpawnFailed",
@@ -106,6 +108,7 @@ fn of_phase(child: &mut Child, word: &str) -> bool {
             let deadline = Some(BEFORE + Duration::from_secs(30));
             *readiness = Readiness::Awaiting { deadline };
         }
+        (Phase::Up { frozen, .. }, "frozen") => *frozen = Some(BEFORE + Duration::from_secs(4)),
         (Phase::Up { readiness, .. }, "not ready") => {
             *readiness = Readiness::NotReady { since: BEFORE };
         }
@@ -159,6 +162,7 @@ fn phase(word: &str) -> Option<Phase> {
             identity: identity(),
             readiness: Readiness::Ready { since: BEFORE },
             sight: Sight::Live,
+            frozen: None,
         },
         "stopping" => Phase::Stopping {
             since: BEFORE,
@@ -205,6 +209,8 @@ fn request(word: &str, inside: &str) -> Option<ChildEvent> {
         "StopRequested" => ChildEvent::StopRequested { grace },
         "KillRequested" => ChildEvent::KillRequested,
         "RestartRequested" => ChildEvent::RestartRequested { grace },
+        "FreezeRequested" => ChildEvent::FreezeRequested,
+        "ThawRequested" => ChildEvent::ThawRequested,
         "ShutdownRequested" => ChildEvent::ShutdownRequested { grace },
         _ => return None,
     })

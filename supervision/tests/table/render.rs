@@ -42,14 +42,18 @@ fn phase(phase: &Phase) -> String {
             abort: Some(grace), ..
         } => format!("Spawning, aborted (grace {grace:?})"),
         Phase::Up {
-            readiness, sight, ..
+            readiness,
+            sight,
+            frozen,
+            ..
         } => {
             let readiness = match readiness {
                 Readiness::Awaiting { .. } => "Awaiting",
                 Readiness::Ready { .. } => "Ready",
                 Readiness::NotReady { .. } => "NotReady",
             };
-            format!("Up({readiness}){}", seen(*sight))
+            let still = if frozen.is_some() { ", frozen" } else { "" };
+            format!("Up({readiness}){}{still}", seen(*sight))
         }
         Phase::Stopping {
             cause,
@@ -109,6 +113,7 @@ fn effect(effect: &Effect) -> String {
         | Effect::EraseLedger
         | Effect::Kill
         | Effect::Watch
+        | Effect::Rest
         | Effect::Unwatch
         | Effect::LookAgain
         | Effect::AttachLogs
@@ -147,9 +152,10 @@ Reading it: every child here is of incarnation 7 and temporary, with the default
 deadline 60 s, proof of death 5 s, five restarts in ten minutes), unless its words say otherwise. “Quoted” effects are
 notices; times are from now. *stale*: about something that is over, counted and dropped. *unexpected*: nothing that
 works as promised sends it here. Numbers are those of the design, letters mark guards; *x* is a report that changes
-nothing. Rows with G are those of a member of a group: `held`, `released` and `given up` are its group's word.
+nothing. Rows with G are those of a member of a group: `held`, `released` and `given up` are its group's word. Rows
+with F are about holding it still; *Rest* keeps what its probes learnt, *Unwatch* does not.
 
-Order of notices within one incarnation: starting < running < ready, not ready, settled < stopping < killing < stuck <
+Order of notices within one incarnation: starting < running < ready, not ready, settled, frozen, thawed < stopping < killing < stuck <
 exited < held < down or backoff. `exited` comes exactly once for every `running`; a start that failed says `start failed`
 instead. A child that lost the race with its own start deadline is never called running, but its end is told. When the next incarnation follows at once, its `starting` takes the place of `down` or `backoff`. In such a
 decision everything before `starting` is about the incarnation before (`Decision::addressed`).

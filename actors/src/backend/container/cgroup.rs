@@ -15,6 +15,8 @@ pub(super) struct Group {
     pub dir: Option<PathBuf>,
     /// OOM kills so far.
     pub ooms: Option<Counter>,
+    /// All its groups, in which its limits are.
+    pub all: Vec<crate::cgroup::Group>,
 }
 
 /// The kernel's count of OOM kills in one cgroup.
@@ -77,6 +79,11 @@ impl Group {
                 continue;
             };
             let named = |name| controllers.split(',').any(|c| c == name);
+            let v2 = controllers.is_empty();
+            found.all.push(crate::cgroup::Group {
+                dir: dir.clone(),
+                v2,
+            });
             if controllers.is_empty() {
                 found.ooms = found
                     .ooms

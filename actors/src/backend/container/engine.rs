@@ -41,6 +41,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Connects to the output of a created container, before its start, so that no byte is missed. The answer comes
     /// when the engine has confirmed the connection; [`super::feed::Feed`] makes the pipes.
     fn attach(&self, id: &str) -> Answer<Streams>;
+    /// Connects to the output of one that runs, from now on.
+    fn attach_again(&self, id: &str) -> Answer<Streams>;
+    /// Whether a container's first process is there, waiting, once it is attached to: then it can be watched from before
+    /// its first instruction.
+    fn shows_process_early(&self) -> bool {
+        false
+    }
     /// Starts it. Started already is fine.
     fn start(&self, id: &str) -> Answer<()>;
     /// Sends a signal to its first process. Gone already is fine.

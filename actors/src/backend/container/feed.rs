@@ -8,11 +8,13 @@ use super::fault::{EngineFault, EngineFaultKind};
 use crate::backend::Streams;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe::Sender;
 
-/// Bytes moved at once.
+/// Bytes moved at once, at most.
 const CHUNK: usize = 64 << 10;
+/// Bytes that a container's stream costs while it says little.
+const LITTLE: usize = 4 << 10;
 
 /// Which stream a frame belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,22 +83,39 @@ impl Feed {
         self.out.is_none() && self.err.is_none()
     }
 
+    /// Until nobody reads either stream any more.
+    async fn given_up(&self) {
+        for pipe in [&self.out, &self.err].into_iter().flatten() {
+            // Told of a pipe whose other end is closed; a pipe that can't be watched is as good as closed.
+            let _ = pipe.ready(Interest::ERROR).await;
+        }
+    }
+
     /// Reads frames to the end of `source`: 1 byte stream (0 or 1 output, 2 error), 3 bytes zero, 4 bytes length.
     ///
     /// # Errors
     /// The connection's, or a frame that is none.
     pub async fn frames<R: AsyncRead + Unpin>(mut self, mut source: R) -> Result<(), EngineFault> {
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = vec![0; LITTLE];
         loop {
             let mut header = [0; 8];
-            match source.read_exact(&mut header).await {
+            // An engine that says nothing more must not be listened to for ever.
+            let read = tokio::select! {
+                biased;
+                read = source.read_exact(&mut header) => read,
+                () = self.given_up() => return Ok(()),
+            };
+            match read {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(e) => return Err(EngineFault::of_io("read its output", &e)),
             }
             let (stream, mut left) = frame(header)?;
+            if left > buffer.len() {
+                buffer.resize(CHUNK, 0);
+            }
             while left > 0 {
-                let most = left.min(CHUNK);
+                let most = left.min(buffer.len());
                 match source.read(&mut buffer[..most]).await {
                     Ok(0) => return Ok(()),
                     Ok(n) => {

@@ -5,7 +5,7 @@
 
 use super::cli::Cli;
 use super::docker::Docker;
-use super::engine::{Engine, EngineInfo};
+use super::engine::{Answer, Engine, EngineInfo};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::podman::Podman;
 use super::service::ServiceOrder;
@@ -214,7 +214,7 @@ impl Engines {
             .order
             .iter()
             .filter_map(|name| self.backends.get_key_value(name))
-            .map(|(name, backend)| (*name, tokio::spawn(ask(backend.engine()))))
+            .map(|(name, backend)| (*name, tokio::spawn(ask(backend.info()))))
             .collect();
         let mut found = Vec::with_capacity(asked.len());
         for (name, asked) in asked {
@@ -249,8 +249,8 @@ impl Engines {
     }
 }
 
-async fn ask(engine: Arc<dyn Engine>) -> Result<EngineInfo, EngineFault> {
-    within(ANSWERS_WITHIN, "say who it is", engine.info()).await
+async fn ask(info: Answer<EngineInfo>) -> Result<EngineInfo, EngineFault> {
+    within(ANSWERS_WITHIN, "say who it is", info).await
 }
 
 #[cfg(test)]

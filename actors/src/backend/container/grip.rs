@@ -5,13 +5,17 @@
 //! before its owner has let go of it.
 
 use super::cgroup::{self, Counter, Group};
-use super::engine::{ContainerState, CreateSpec, ImageFacts};
+use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts};
 use super::presence::Interest;
+use super::wanted::{described, differences};
 use super::{QUICK, Shared, command, end, sweep, within};
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, ImageCheck, Tree};
+use crate::cgroup::{Held, HeldLimits, Limit, held_by};
+use crate::confinement::Confinement;
 use crate::keeper::ProcessId;
 use crate::keeper::orphan::Watch;
 use lair_supervision::{ExitStatus, Scope, Tri};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -69,6 +73,8 @@ pub(super) struct Grip {
     began: Instant,
     init: Option<(i32, OwnedFd)>,
     pub group: Option<PathBuf>,
+    groups: Vec<crate::cgroup::Group>,
+    applied: Applied,
     pub by_us: AtomicI32,
     released: AtomicBool,
     pub exit: watch::Sender<Option<ChildExit>>,
@@ -82,12 +88,13 @@ impl Grip {
         spec: &Arc<CreateSpec>,
         image: Arc<ImageFacts>,
         life: Option<Life>,
+        applied: Applied,
     ) -> Arc<Self> {
         let (init, watch, group) = match life {
             Some(life) => (Some((life.pid, life.pidfd)), Some(life.watch), life.group),
             None => (None, None, Group::default()),
         };
-        let Group { dir, ooms } = group;
+        let Group { dir, ooms, all } = group;
         let grip = Arc::new(Grip {
             shared: shared.clone(),
             id: id.to_owned(),
@@ -96,6 +103,8 @@ impl Grip {
             began: now(),
             init,
             group: dir,
+            groups: all,
+            applied,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
             exit: watch::Sender::new(None),
@@ -116,6 +125,15 @@ impl Grip {
                 grip.exit.send_replace(Some(end.as_exit(by_us, init)));
             }
         });
+    }
+
+    /// It has ended, by the kernel's word: an engine may take a while to notice, and nothing more is sent meanwhile.
+    fn is_over(&self) -> bool {
+        let dead = self.init.as_ref().is_some_and(|(_, pidfd)| {
+            let mut look = [PollFd::new(pidfd, PollFlags::IN)];
+            matches!(poll(&mut look, Some(&Timespec::default())), Ok(1..))
+        });
+        dead || self.exit.borrow().is_some()
     }
 
     /// To the first process, by the kernel; false where that can't be done.
@@ -177,7 +195,7 @@ impl Grip {
 
 impl ChildHandle for Grip {
     fn signal(&self, signal: i32, scope: Scope) {
-        if self.exit.borrow().is_some() {
+        if self.is_over() {
             return;
         }
         self.by_us.store(signal, Ordering::Relaxed);
@@ -189,7 +207,7 @@ impl ChildHandle for Grip {
     }
 
     fn kill(&self) {
-        if self.exit.borrow().is_some() {
+        if self.is_over() {
             return;
         }
         self.by_us.store(libc::SIGKILL, Ordering::Relaxed);
@@ -243,12 +261,61 @@ impl ChildHandle for Grip {
     }
 
     fn particulars(&self) -> Vec<(&'static str, String)> {
-        let digest = self.image.digest.clone().unwrap_or_default();
-        vec![
-            ("image_id", self.image.id.clone()),
-            ("image_digest", digest),
-            ("container_name", self.spec.name.clone()),
-        ]
+        let mut all = vec![("container_name", self.spec.name.clone())];
+        all.push(("image_id", self.image.id.clone()));
+        let digest = self.image.digest.clone();
+        all.extend(digest.map(|digest| ("image_digest", digest)));
+        all.extend(described(&self.applied));
+        let differs = differences(&self.spec, &self.applied);
+        if !differs.is_empty() {
+            all.push(("differs", differs.join("; ")));
+        }
+        all
+    }
+
+    fn confinement(&self) -> Option<Confinement> {
+        let (pid, _) = self.init.as_ref()?;
+        cgroup::belongs(*pid, &self.id).then(|| Confinement::of(*pid))?
+    }
+
+    fn limits(&self) -> HeldLimits {
+        let engine = self.shared.engine.name();
+        let of = |limit, asked: Option<u64>, told: Option<u64>| {
+            let asked = asked?;
+            // The kernel's word, or the engine's where its groups can't be seen.
+            held_by(engine, limit, asked, &self.groups).or_else(|| {
+                let enforced = told == Some(asked);
+                let by = match (enforced, told) {
+                    (true, _) => engine.to_owned(),
+                    (false, Some(told)) => format!("{engine} holds it to {told} instead"),
+                    (false, None) => format!("{engine} does not say that it holds it"),
+                };
+                Some(Held {
+                    asked,
+                    enforced,
+                    by,
+                    ..Held::default()
+                })
+            })
+        };
+        HeldLimits {
+            memory: of(Limit::Memory, self.spec.memory, self.applied.memory),
+            cpu_milli: of(Limit::Cpus, self.spec.cpu_milli, self.applied.cpu_milli),
+            pids: of(Limit::Pids, self.spec.pids, self.applied.pids),
+        }
+    }
+
+    fn freeze(&self, still: bool) -> BoxFuture<std::io::Result<()>> {
+        let (shared, id) = (self.shared.clone(), self.id.clone());
+        Box::pin(async move {
+            let engine = &shared.engine;
+            let done = if still {
+                within(QUICK, "pause it", engine.pause(&id)).await
+            } else {
+                within(QUICK, "unpause it", engine.unpause(&id)).await
+            };
+            done.map_err(|fault| std::io::Error::other(fault.to_string()))
+        })
     }
 
     fn release(&self) {

@@ -4,14 +4,16 @@
 //! watched before it can end unseen where the engine allows; any failure removes what was made. Never: retries a step,
 //! but for a name that a leftover of ours had, and an init that the engine has not.
 
-use super::engine::{ContainerState, CreateSpec, ImageFacts, Progress};
+use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts, Progress};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::grip::{Grip, Life};
 use super::wanted::{differences, wanted};
 use super::{News, QUICK, SLOW, Shared, pause, sweep, within};
-use crate::backend::{StartOrder, Started, Streams};
+use crate::backend::{StartOrder, Started, Streams, secrets};
 use lair_manifests::launch::{ContainerLaunch, Launch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,19 @@ async fn pull(shared: &Arc<Shared>, order: &StartOrder, image: &str) -> Result<(
     .await
 }
 
+/// Makes what is missing of the module's own folder, where a volume lies in it. Who runs lair owns it.
+fn own_folders(launch: &ContainerLaunch) -> Result<(), EngineFault> {
+    for volume in launch.volumes.iter().filter(|v| v.own) {
+        let mut folder = DirBuilder::new();
+        let made = folder.mode(0o750).recursive(true).create(&volume.source);
+        made.map_err(|e| {
+            let what = format!("{} can't be made: {e}", volume.source.display());
+            EngineFault::new(EngineFaultKind::NoSuchMount, &what)
+        })?;
+    }
+    Ok(())
+}
+
 /// Makes and starts the container.
 pub(super) async fn make(
     shared: Arc<Shared>,
@@ -95,7 +110,9 @@ pub(super) async fn make(
 ) -> Result<Started, StartFault> {
     let missing = || EngineFault::new(EngineFaultKind::Refused, "the plan is not for a container");
     let launch = launch_of(&order).ok_or_else(|| missing().at(StartStage::Create))?;
-    let spec = wanted(&order, launch, &shared.options.instance, &image.id);
+    let mut spec = wanted(&order, launch, &shared.options.instance, &image.id);
+    spec.env.extend(secrets::texts(&launch.secrets)?);
+    own_folders(launch).map_err(|f| f.at(StartStage::PrepareDirs))?;
     for mount in &spec.mounts {
         // Docker would make the folder, as root.
         if !mount.source.exists() {
@@ -164,9 +181,11 @@ async fn run(
     let create = |f: EngineFault| f.at(StartStage::Create);
     let attach = shared.engine.attach(id);
     let streams = within(SLOW, "attach to it", attach).await.map_err(create)?;
-    // Where the engine has its first process already, it is watched from before its first instruction.
-    let early = look(shared, id).await.map_err(create)?;
-    let mut life = early.as_ref().and_then(|facts| Life::of(facts.pid?, id));
+    let early = match shared.engine.shows_process_early() {
+        true => look(shared, id).await.map_err(create)?,
+        false => None,
+    };
+    let mut life = early.and_then(|facts| Life::of(facts.pid?, id));
     let start = within(SLOW, "start it", shared.engine.start(id)).await;
     start.map_err(|f| f.at(StartStage::Start))?;
     let facts = settled(shared, id)
@@ -182,7 +201,13 @@ async fn run(
     if !differs.is_empty() {
         shared.tell(&order.id, order.inc, News::Differs(differs));
     }
-    Ok(started(shared, id, spec, image, life, streams))
+    Ok(started(
+        (shared, id),
+        spec,
+        image,
+        (life, facts.applied),
+        streams,
+    ))
 }
 
 /// The container, where it is.
@@ -221,15 +246,14 @@ async fn settled(
 }
 
 fn started(
-    shared: &Arc<Shared>,
-    id: &str,
+    (shared, id): (&Arc<Shared>, &str),
     spec: &Arc<CreateSpec>,
     image: Arc<ImageFacts>,
-    life: Option<Life>,
+    (life, applied): (Option<Life>, Applied),
     streams: Streams,
 ) -> Started {
     let pid = life.as_ref().map(Life::pid);
-    let grip = Grip::begin(shared, id, spec, image, life);
+    let grip = Grip::begin(shared, id, spec, image, life, applied);
     Started {
         identity: ChildIdentity::Container {
             engine_id: id.to_owned(),

@@ -5,6 +5,8 @@
 //! also where the engine is away when it fails. Never: speaks an engine's own language ([`engine::Engine`] does), and
 //! never lets the engine restart or remove a container.
 
+mod adopt;
+mod away;
 mod cgroup;
 pub mod cli;
 mod command;
@@ -14,6 +16,7 @@ pub mod engine;
 pub mod fault;
 pub mod feed;
 pub mod find;
+mod gate;
 mod grip;
 mod http;
 mod make;
@@ -21,22 +24,28 @@ pub mod podman;
 mod presence;
 mod processes;
 pub mod service;
+mod splice;
 mod streams;
 mod sweep;
 mod wanted;
 
-use super::{Backend, BoxFuture, StartOrder, Started};
+use super::{Backend, BackendFault, BoxFuture, StartOrder, Started, Survivor};
+use crate::files::read::Recorded;
+use adopt::{Left, Mark};
 use engine::{Engine, LABEL_INSTANCE};
 use fault::{EngineFault, EngineFaultKind};
+use gate::{Gate, Gated};
 use lair_manifests::launch::Launch;
 use lair_supervision::{ChildId, StartFault, StartStage};
 use presence::Presence;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 
+pub use adopt::Orphans;
 pub use wanted::container_name;
 
 /// Starts under way at once; more wait their turn.
@@ -56,6 +65,8 @@ pub struct ContainerOptions {
     pub instance: String,
     /// Longest time to fetch an image.
     pub pull_within: Duration,
+    /// Where it is noted that containers may outlive this life: this path with `.` and the engine's name. `None`: nowhere.
+    pub mark: Option<PathBuf>,
 }
 
 /// Something that happened beside the life of a module.
@@ -67,6 +78,8 @@ pub enum News {
     Reclaimed(String),
     /// What was asked for and what is in force differ.
     Differs(Vec<String>),
+    /// Output that is lost, or may be.
+    Missed(String),
 }
 
 /// Hears news of a module's incarnation. Called from any thread, must not block.
@@ -79,6 +92,7 @@ pub struct ContainerBackend {
 
 pub(super) struct Shared {
     engine: Arc<dyn Engine>,
+    gate: Gate,
     options: ContainerOptions,
     starts: Semaphore,
     under_way: Mutex<HashMap<(ChildId, u64), Arc<Notify>>>,
@@ -90,9 +104,24 @@ pub(super) struct Shared {
     /// Containers that are being removed.
     removing: Mutex<HashSet<String>>,
     removed: Notify,
+    /// What an earlier life left and nobody has claimed.
+    left: Left,
+    /// Containers of an earlier life that somebody has claimed, or that are being ended.
+    adopted: Mutex<HashSet<String>>,
+    /// Containers of an earlier life that have been asked to end.
+    ending: Mutex<HashSet<String>>,
+    mark: Mark,
 }
 
 impl Shared {
+    fn adopted(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ending(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, id: &ChildId, inc: u64, news: News) {
         match self.news.get() {
             Some(sink) => sink(id, inc, news),
@@ -146,8 +175,18 @@ impl ContainerBackend {
     /// Runs containers with this engine. Nothing is asked of it yet: it may be away.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, options: ContainerOptions) -> Self {
+        let mark = options.mark.as_ref().map(|path| {
+            let mut path = path.clone().into_os_string();
+            path.push(format!(".{}", engine.name()));
+            PathBuf::from(path)
+        });
+        let gate = Gate::default();
         ContainerBackend {
             shared: Arc::new(Shared {
+                left: Left::default(),
+                adopted: Mutex::default(),
+                ending: Mutex::default(),
+                mark: Mark::new(mark),
                 presence: Presence::new(),
                 starts: Semaphore::new(STARTS_IN_FLIGHT),
                 under_way: Mutex::default(),
@@ -156,7 +195,11 @@ impl ContainerBackend {
                 ordered: Mutex::default(),
                 removing: Mutex::default(),
                 removed: Notify::new(),
-                engine,
+                engine: Arc::new(Gated {
+                    engine,
+                    gate: gate.clone(),
+                }),
+                gate,
                 options,
             }),
         }
@@ -167,10 +210,10 @@ impl ContainerBackend {
         let _ = self.shared.news.set(sink);
     }
 
-    /// The engine.
+    /// Who the engine is, and what it can.
     #[must_use]
-    pub fn engine(&self) -> Arc<dyn Engine> {
-        self.shared.engine.clone()
+    pub fn info(&self) -> engine::Answer<engine::EngineInfo> {
+        self.shared.engine.info()
     }
 
     /// Removes what an earlier life of this lair left, once; later calls do nothing.
@@ -183,14 +226,29 @@ impl ContainerBackend {
         let done = async {
             loop {
                 let changed = self.shared.removed.notified();
-                if self.shared.removing().is_empty() {
+                if self.shared.removing().is_empty() && self.shared.ending().is_empty() {
                     return;
                 }
                 changed.await;
             }
         };
         let _ = tokio::time::timeout(limit, done).await;
-        self.shared.removing().len()
+        let left = self.shared.removing().len() + self.shared.ending().len();
+        if left == 0 && self.shared.left.list().is_empty() {
+            self.shared.mark.remove();
+        }
+        left
+    }
+
+    /// Looks for containers that an earlier life left, if it may have left any, and says what was to become of them.
+    /// An engine that is away is asked for a few seconds.
+    pub async fn look_back(&self) -> Option<Orphans> {
+        adopt::look_back(&self.shared).await
+    }
+
+    /// What shall become of containers if this life ends without a word.
+    pub fn set_orphans(&self, orphans: Orphans) {
+        self.shared.mark.orders(orphans);
     }
 }
 
@@ -215,9 +273,30 @@ impl Backend for ContainerBackend {
         })
     }
 
+    fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
+        let survivors = self.shared.left.list();
+        Box::pin(async move { survivors })
+    }
+
+    fn adopt(&self, order: StartOrder, known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
+        Box::pin(adopt::adopt(self.shared.clone(), order, known))
+    }
+
+    fn disown(&self) -> Vec<String> {
+        adopt::disown(&self.shared)
+    }
+
     // The engine carries out what it was asked, whether or not somebody still waits for the answer.
     fn undoes_at_once(&self) -> bool {
         false
+    }
+
+    fn inject(&self, fault: BackendFault) -> bool {
+        match fault {
+            BackendFault::DropEngine(time) => self.shared.gate.shut(time),
+            BackendFault::KillKeeper => return false,
+        }
+        true
     }
 
     fn give_up(&self, id: &ChildId, inc: u64) {
@@ -247,6 +326,7 @@ async fn start(
         let what = "the plan is not for a container";
         return Err(EngineFault::new(EngineFaultKind::Refused, what).at(StartStage::Create));
     };
+    shared.mark.set();
     let prepared = async {
         sweep::once(&shared).await;
         // Never closed, so the permit always comes.

@@ -98,6 +98,8 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Podman starts nothing any more once the folder is gone that it was started in.
+            .current_dir("/")
             // The terminal's signals are lair's to hear.
             .process_group(0)
             .spawn();

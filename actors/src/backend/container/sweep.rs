@@ -31,7 +31,9 @@ pub(super) async fn once(shared: &Arc<Shared>) {
             let run: u64 = run.unwrap_or(0);
             // An engine that ignores filters lists strangers; what this life has ordered is in use.
             let ours = old.labels.get(LABEL_INSTANCE) == Some(&shared.options.instance);
-            if !ours || shared.ordered().contains(&(module.clone(), run)) {
+            let in_use = shared.ordered().contains(&(module.clone(), run));
+            let found = shared.left.has(&old.id) || shared.adopted().contains(&old.id);
+            if !ours || in_use || found {
                 continue;
             }
             within(SLOW, "remove a container", shared.engine.remove(&old.id)).await?;

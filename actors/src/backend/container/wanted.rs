@@ -163,6 +163,37 @@ pub(super) fn differences(wanted: &CreateSpec, applied: &Applied) -> Vec<String>
     found
 }
 
+/// What is in force, by the engine's own word, as words; what it does not tell is left out.
+pub(super) fn described(applied: &Applied) -> Vec<(&'static str, String)> {
+    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
+    let user = applied.user.clone();
+    let caps = applied.capabilities.as_deref().map(|caps| match caps {
+        [] => "none".to_owned(),
+        some => some.join(" "),
+    });
+    let all = [
+        (
+            "user",
+            user.map(|u| if u.is_empty() { "root".into() } else { u }),
+        ),
+        ("capabilities", caps),
+        ("no_new_privileges", applied.no_new_privileges.map(yes)),
+        ("read_only", applied.read_only.map(yes)),
+        ("privileged", applied.privileged.map(yes)),
+        ("network", applied.network.clone()),
+        ("published", applied.ports.as_deref().map(shown)),
+        ("restarts", restart(applied)),
+    ];
+    let told = all.into_iter();
+    told.filter_map(|(what, told)| Some((what, told.filter(|t| !t.is_empty())?)))
+        .collect()
+}
+
+fn shown(ports: &[Publish]) -> String {
+    let each = |p: &Publish| format!("{}:{}->{}", p.host_ip, p.host_port, p.port);
+    ports.iter().map(each).collect::<Vec<_>>().join(" ")
+}
+
 /// Docker's word for "never" may also be empty.
 fn restart(applied: &Applied) -> Option<String> {
     let told = applied.restart.as_deref()?;
@@ -182,13 +213,9 @@ fn network_differs(wanted: &CreateSpec, applied: &Applied, found: &mut Vec<Strin
             told.unwrap_or("not told")
         )),
         (Network::Private(ports), Some(_)) => {
-            let show = |ports: &[Publish]| {
-                let each = |p: &Publish| format!("{}:{}->{}", p.host_ip, p.host_port, p.port);
-                ports.iter().map(each).collect::<Vec<_>>().join(" ")
-            };
             if applied.ports.as_ref() != Some(ports) {
-                let have = applied.ports.as_deref().map_or("not told".into(), show);
-                let want = show(ports);
+                let have = applied.ports.as_deref().map_or("not told".into(), shown);
+                let want = shown(ports);
                 found.push(format!(
                     "published ports are {have}, and {want} were asked for"
                 ));

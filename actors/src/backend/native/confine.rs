@@ -4,7 +4,6 @@ use super::io_fault;
 use crate::confinement::{Confinement, Sandboxed};
 use crate::keeper::confine::{Confine, Files, Landlock, OwnNetwork};
 use crate::keeper::landlock_abi;
-use lair_manifests::capability;
 use lair_manifests::launch::{Limits, Sandbox};
 use lair_supervision::{StartFault, StartStage};
 use std::ffi::CString;
@@ -88,26 +87,9 @@ fn check_paths(sandbox: &Sandbox) -> Result<(), StartFault> {
 
 /// What the kernel says of a running child; `None` if it is gone.
 pub(super) fn observed(pid: i32, limits: &Limits) -> Option<Confinement> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.strip_prefix(':').map(str::trim)
-    };
-    let first = |name: &str| field(name)?.split_whitespace().nth(1)?.parse::<u32>().ok();
-    let effective = u64::from_str_radix(field("CapEff")?, 16).ok()?;
-    let seccomp = match field("Seccomp") {
-        Some("0") | None => "none",
-        Some("1") => "strict",
-        Some(_) => "filter",
-    };
-    Some(Confinement {
-        no_new_privs: field("NoNewPrivs") == Some("1"),
-        capabilities: capability::names(effective),
-        uid: first("Uid")?,
-        gid: first("Gid")?,
-        sandbox: limits.sandbox.as_ref().map(|wish| sandboxed(pid, wish)),
-        seccomp: seccomp.to_owned(),
-    })
+    let mut seen = Confinement::of(pid)?;
+    seen.sandbox = limits.sandbox.as_ref().map(|wish| sandboxed(pid, wish));
+    Some(seen)
 }
 
 fn sandboxed(pid: i32, wish: &Sandbox) -> Sandboxed {

@@ -364,9 +364,19 @@ impl ChildHandle for Grip {
         self.shortfalls.clone()
     }
 
-    fn freeze(&self, still: bool) -> io::Result<()> {
+    fn freeze(&self, still: bool) -> BoxFuture<io::Result<()>> {
         self.frozen.store(still, Ordering::Relaxed);
-        self.groups.freeze(still)
+        let done = self.groups.freeze(still);
+        if done.is_err() {
+            self.frozen.store(!still, Ordering::Relaxed);
+        }
+        Box::pin(async { done })
+    }
+
+    fn is_frozen(&self) -> bool {
+        let frozen = self.groups.is_frozen();
+        self.frozen.store(frozen, Ordering::Relaxed);
+        frozen
     }
 
     fn release(&self) {

@@ -11,13 +11,13 @@ mod confine;
 mod grip;
 mod keepers;
 mod notify;
-mod secrets;
 
 use super::{
     Backend, BackendFault, BoxFuture, ReadySource, StartOrder, Started, Streams, Survivor,
     is_transient,
 };
 use crate::cgroup::{Cgroups, Limit, ModuleGroups};
+use crate::files::read::Recorded;
 use crate::keeper::{
     CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
     SpawnedChild, Stage,
@@ -168,7 +168,7 @@ impl Backend for NativeBackend {
         Box::pin(async move { survivors })
     }
 
-    fn adopt(&self, order: StartOrder) -> BoxFuture<Option<Started>> {
+    fn adopt(&self, order: StartOrder, _known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
         let shared = self.shared.clone();
         Box::pin(async move { adopt::adopt(&shared, &order) })
     }
@@ -396,7 +396,7 @@ fn spec(
             !name.is_some_and(|n| launch.secrets.keys().any(|key| key.as_bytes() == n))
         };
         spec.env.retain(ours);
-        spec.env.extend(secrets::fetch(&launch.secrets)?);
+        spec.env.extend(super::secrets::fetch(&launch.secrets)?);
     }
     spec.confine = confine::confine(&order.plan.limits)?;
     if let Some(nofile) = order.plan.limits.nofile {

@@ -6,9 +6,11 @@
 
 mod follow;
 mod query;
+mod recorded;
 mod segment;
 mod tail;
 
 pub use follow::{Batch, Follower};
 pub use query::{Entries, LogReader, Query, Runs};
+pub use recorded::{Recorded, recorded};
 pub use segment::{Cursor, Entry};

@@ -169,9 +169,18 @@ proptest! {
     fn every_request_is_read_as_it_was_written_and_no_part_of_it_is_one(message in request()) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        assert_eq!(Request::decode(&bytes), Ok(message));
+        assert_eq!(Request::decode(&bytes).as_ref(), Ok(&message));
         for end in 0..bytes.len() {
-            assert!(Request::decode(&bytes[..end]).is_err());
+            match (Request::decode(&bytes[..end]), &message) {
+                (Err(_), _) => {}
+                // What an older runtime sends, which knows nothing of the last part.
+                (Ok(Request::Spawn { spec: read, .. }), Request::Spawn { spec, .. }) => {
+                    let mut older = spec.clone();
+                    older.confine = Default::default();
+                    assert_eq!(read, older);
+                }
+                (Ok(read), _) => panic!("{read:?} was read out of a part of {message:?}"),
+            }
         }
     }
 

@@ -218,6 +218,24 @@ impl Engine for Cli {
         })
     }
 
+    fn attach_again(&self, id: &str) -> Answer<Streams> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
+            let args = ["attach", "--no-stdin", "--sig-proxy=false", &id];
+            let one = me.one().await?;
+            let child = one
+                .program
+                .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
+            let (feed, streams) = Feed::new()?;
+            let follower = one.follower.clone();
+            tokio::spawn(async move {
+                hand_on(child, feed, Vec::new()).await;
+                follower.wake(&id);
+            });
+            Ok(streams)
+        })
+    }
+
     fn start(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {

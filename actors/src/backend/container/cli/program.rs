@@ -69,6 +69,8 @@ impl Program {
             .stdin(if input { Stdio::piped() } else { Stdio::null() })
             .stdout(out)
             .stderr(err)
+            // Podman starts nothing from a folder that is gone, and lair's may be.
+            .current_dir("/")
             // The terminal's signals are lair's to hear.
             .process_group(0)
             .kill_on_drop(true);

@@ -158,6 +158,10 @@ impl Engine for Docker {
         })
     }
 
+    fn attach_again(&self, id: &str) -> Answer<Streams> {
+        self.attach(id)
+    }
+
     fn start(&self, id: &str) -> Answer<()> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {

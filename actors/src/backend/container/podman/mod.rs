@@ -149,6 +149,13 @@ impl Engine for Podman {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             me.act(&id, "init", Gone::IsAFault).await?;
+            me.attach_again(&id).await
+        })
+    }
+
+    fn attach_again(&self, id: &str) -> Answer<Streams> {
+        let (me, id) = (self.clone(), id.to_owned());
+        Box::pin(async move {
             let query = "/attach?stdout=true&stderr=true&stdin=false&stream=true&logs=false";
             let path = url(&container(&id, query));
             let (source, connection) = me.wire.hijack(&path, None).await?;
@@ -161,6 +168,10 @@ impl Engine for Podman {
             });
             Ok(streams)
         })
+    }
+
+    fn shows_process_early(&self) -> bool {
+        true
     }
 
     fn start(&self, id: &str) -> Answer<()> {

@@ -1,9 +1,8 @@
-//! The values of secrets, fetched for one start and handed to the keeper alone.
+//! The values of secrets, fetched for one start and handed to the keeper or the engine alone.
 //!
 //! Promises: a value is in no plan, status, event, error or file of lair's; a file that others may read is refused, and
 //! no link is followed to one. Never: says more of a value than where it should come from.
 
-use super::fault;
 use lair_manifests::launch::SecretSource;
 use lair_supervision::{StartFault, StartStage};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
@@ -21,7 +20,12 @@ pub(super) fn fetch(secrets: &BTreeMap<String, SecretSource>) -> Result<Vec<CStr
     let fetch = |(name, source): (&String, &SecretSource)| {
         let refuse = |(errno, why): Refusal| {
             let message = format!("cannot have the secret {name}: {why}");
-            fault(StartStage::PrepareDirs, errno, message)
+            StartFault {
+                stage: StartStage::PrepareDirs,
+                errno,
+                message,
+                transient: errno.is_some_and(super::is_transient),
+            }
         };
         let value = value(source).map_err(refuse)?;
         let mut text = format!("{name}=").into_bytes();
@@ -29,6 +33,24 @@ pub(super) fn fetch(secrets: &BTreeMap<String, SecretSource>) -> Result<Vec<CStr
         CString::new(text).map_err(|_| refuse((None, "it holds a NUL byte".to_owned())))
     };
     secrets.iter().map(fetch).collect()
+}
+
+/// As variables of a container, which are text.
+pub(super) fn texts(
+    secrets: &BTreeMap<String, SecretSource>,
+) -> Result<Vec<(String, String)>, StartFault> {
+    let text = |entry: CString| {
+        let text = entry.into_string().map_err(|_| StartFault {
+            stage: StartStage::PrepareDirs,
+            errno: None,
+            message: "cannot have a secret: an engine takes text only, and one of them is none"
+                .to_owned(),
+            transient: false,
+        })?;
+        let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    fetch(secrets)?.into_iter().map(text).collect()
 }
 
 /// The system's error number, if there is one, and a sentence fragment.

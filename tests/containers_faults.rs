@@ -1,0 +1,109 @@
+//! Engines that are killed, frozen or mute under a runtime, each an engine of the story's own.
+
+mod support;
+
+use lair::WaitFor;
+use support::contained::{OwnEngine, container, end, lair_at, sh, up};
+use support::engines::Kind;
+use support::{Home, Lair, SOON, asker, eventually, is_alive, signal};
+
+const FOREVER: &str = "echo up; exec sleep 1000";
+
+fn is_there(lair: &Lair, engine: &OwnEngine, module: &str) -> bool {
+    let name = format!("name={}", container(lair, module));
+    !engine.ask(&["ps", "-aq", "--filter", &name]).is_empty()
+}
+
+/// G2: an engine that is killed under a running module costs sight of it and nothing else.
+async fn an_engine_that_is_killed_costs_sight_and_no_module(kind: Kind) {
+    let home = Home::new("g2");
+    let mut engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("g2", kind, engine.socket()).await;
+    let pid = up(&lair, "m", &sh("m", FOREVER, "")).await;
+    engine.kill();
+    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
+    assert!(is_alive(pid));
+    engine.start_again();
+    eventually("sight is regained", || {
+        lair.count("m", "sight_regained") == 1
+    })
+    .await;
+    assert_eq!((lair.status("m").run, lair.count("m", "exited")), (1, 0));
+    assert!(is_alive(pid));
+    let down = lair.stop("m").await;
+    assert_eq!(down.state, "stopped");
+    end(lair, |args| engine.ask(args)).await;
+}
+
+/// G2: what ends while its engine is dead has ended by the kernel's word, and its container is removed when the engine is back.
+async fn what_ends_while_its_engine_is_dead_is_told_and_removed(kind: Kind) {
+    let home = Home::new("g2b");
+    let mut engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("g2b", kind, engine.socket()).await;
+    let pid = up(&lair, "m", &sh("m", FOREVER, "")).await;
+    engine.kill();
+    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
+    let down = lair.stop("m").await;
+    assert_eq!(down.state, "stopped");
+    assert!(!is_alive(pid));
+    engine.start_again();
+    eventually("its container is removed", || {
+        !is_there(&lair, &engine, "m")
+    })
+    .await;
+    end(lair, |args| engine.ask(args)).await;
+}
+
+/// G3: an engine that is frozen costs sight; a stop that is asked for meanwhile ends the module by the kernel, and the container
+/// is removed when the engine has thawed.
+async fn an_engine_that_is_frozen_keeps_nobody_from_stopping(kind: Kind) {
+    let home = Home::new("g3");
+    let engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("g3", kind, engine.socket()).await;
+    let pid = up(&lair, "m", &sh("m", FOREVER, "")).await;
+    signal(engine.pid(), libc::SIGSTOP);
+    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
+    lair.handle.stop("m", None, asker()).await.expect("a stop");
+    eventually("it ends all the same", || !is_alive(pid)).await;
+    signal(engine.pid(), libc::SIGCONT);
+    lair.wait("m", WaitFor::Stopped).await;
+    eventually("its container is removed", || {
+        !is_there(&lair, &engine, "m")
+    })
+    .await;
+    end(lair, |args| engine.ask(args)).await;
+}
+
+/// D2: an engine that never answers a create fails the start at its deadline, and what it makes later does not stay.
+async fn an_engine_that_never_answers_fails_the_start_and_leaves_nothing(kind: Kind) {
+    let home = Home::new("d2");
+    let engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("d2", kind, engine.socket()).await;
+    lair.load(&sh("m", FOREVER, "")).await.expect("a load");
+    signal(engine.pid(), libc::SIGSTOP);
+    lair.handle.start("m", asker()).await.expect("a start");
+    let down = lair
+        .handle
+        .wait("m", WaitFor::Stopped, Some(SOON * 3))
+        .await;
+    let reason = down.expect("an end of the start").reason.expect("a reason");
+    assert!(reason.message.contains("engine_timed_out"), "{reason:?}");
+    signal(engine.pid(), libc::SIGCONT);
+    eventually("nothing stays", || !is_there(&lair, &engine, "m")).await;
+    assert_eq!(lair.count("m", "running"), 0);
+    end(lair, |args| engine.ask(args)).await;
+}
+
+macro_rules! on_both {
+    ($($story:ident)*) => {
+        mod podman { $(#[tokio::test] async fn $story() { super::$story(super::Kind::Podman).await; })* }
+        mod docker { $(#[tokio::test] async fn $story() { super::$story(super::Kind::Docker).await; })* }
+    };
+}
+
+on_both! {
+    an_engine_that_is_killed_costs_sight_and_no_module
+    what_ends_while_its_engine_is_dead_is_told_and_removed
+    an_engine_that_is_frozen_keeps_nobody_from_stopping
+    an_engine_that_never_answers_fails_the_start_and_leaves_nothing
+}

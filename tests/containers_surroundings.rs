@@ -1,0 +1,71 @@
+//! What lair's helpers of engines get from lair itself: nothing that could be taken from under them.
+
+mod support;
+
+use lair::actors::backend::container::cli::Cli;
+use lair::actors::backend::container::engine::{CreateSpec, Engine};
+use lair::actors::backend::container::podman::Podman;
+use lair::actors::backend::container::service::ServiceOrder;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use support::Home;
+
+/// A program that writes down where it was started, and fails.
+fn program(home: &Home, name: &str) -> PathBuf {
+    let path = home.path().join(name);
+    let said = home.path().join("where");
+    let text = format!("#!/bin/sh\npwd >{}\nexit 1\n", said.display());
+    std::fs::write(&path, text).expect("a program");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+    path
+}
+
+fn said(home: &Home) -> String {
+    let said = std::fs::read_to_string(home.path().join("where"));
+    said.expect("it was started").trim().to_owned()
+}
+
+/// Podman starts no container once the folder is gone that its service or command was started in: lair's own may vanish.
+#[tokio::test]
+async fn the_folder_that_lair_was_started_in_may_vanish() {
+    let home = Home::new("where");
+    let order = ServiceOrder {
+        program: program(&home, "podman"),
+        socket: home.path().join("podman.sock"),
+    };
+    let service = Podman::anywhere(Vec::new(), Some(order));
+    assert!(service.ping().await.is_err());
+    assert_eq!(said(&home), "/");
+    let home = Home::new("where");
+    let command = Cli::of(&[program(&home, "docker")]);
+    assert!(command.info().await.is_err());
+    assert_eq!(said(&home), "/");
+}
+
+/// Of the neighbour's C5: variables of a container are in no command line, where everybody could read them.
+#[tokio::test]
+async fn a_variable_is_in_no_command_line() {
+    let home = Home::new("words");
+    let path = home.path().join("docker");
+    let said = |name: &str| home.path().join(name);
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = create ] || {{ echo '{{\"ServerVersion\": \"20.10.24\"}}'; exit 0; }}\n\
+         echo \"$@\" >>{}; cat >{}\nprintf '%064d\\n' 1\n",
+        said("words").display(),
+        said("input").display()
+    );
+    std::fs::write(&path, text).expect("a program");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let spec = CreateSpec {
+        name: "x".into(),
+        image: "y".into(),
+        env: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
+        log_bytes: 1 << 20,
+        ..CreateSpec::default()
+    };
+    let made = Cli::of(&[path]).create(std::sync::Arc::new(spec)).await;
+    made.unwrap_or_else(|e| panic!("{e}"));
+    let read = |name| std::fs::read_to_string(said(name)).expect("it was started");
+    assert!(!read("words").contains("hunter2"), "{}", read("words"));
+    assert!(read("input").contains("TOKEN=hunter2"), "{}", read("input"));
+}
