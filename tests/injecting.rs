@@ -305,7 +305,7 @@ fn the_verb_injects_and_a_closed_gate_says_so() {
         (status["exit"]["signal"].as_i64(), status["origin"].as_str()),
         (Some(11), Some("injected: by-verb"))
     );
-    assert_eq!(lair.ask(&["inject", "drop-engine"]).0, 5);
+    assert_eq!(lair.ask(&["inject", "drop-engine"]).0, 0);
     assert_eq!(lair.ask(&["inject", "stall", "module"]).0, 2);
     assert_eq!(
         lair.ask(&[

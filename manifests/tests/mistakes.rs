@@ -148,7 +148,7 @@ fn a_configuration_is_strict_below_runtime_and_blind_beside_it() {
         "/runtime/policy/allowed_mods",
         "/runtime/trust/native/0",
         "/runtime/gpu/reserve",
-        "/runtime/metrics/listen",
+        "runtime.metrics.listen",
     ];
     assert_eq!(pointers, expected, "{}", render(&problems));
 }
