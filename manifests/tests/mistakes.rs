@@ -148,7 +148,7 @@ fn a_configuration_is_strict_below_runtime_and_blind_beside_it() {
         "/runtime/policy/allowed_mods",
         "/runtime/trust/native/0",
         "/runtime/gpu/reserve",
-        "runtime.metrics.listen",
+        "/runtime/metrics/listen",
     ];
     assert_eq!(pointers, expected, "{}", render(&problems));
 }
@@ -166,7 +166,7 @@ fn metrics_are_for_this_machine_alone_unless_it_is_said() {
     }
     for address in ["0.0.0.0:9464", "[::]:9464", "192.168.1.2:9464"] {
         let why = said(address, "").expect_err(address);
-        assert!(why.contains("/runtime/metrics/listen"), "{why}");
+        assert!(why.contains("runtime.metrics.listen"), "{why}");
         assert!(why.contains("allow_lan: true"), "{why}");
         said(address, ", allow_lan: true").expect(address);
     }
