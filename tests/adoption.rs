@@ -612,8 +612,8 @@ fn killed_at_random_instants_lair_loses_and_doubles_no_line() {
     let mut dice = Dice(seed);
     let mut lair = Phoenix::new();
     lair.rise();
-    let more = "  logs: { max_size: 64KiB, max_files: 1000 }\n";
-    let raw = "  logs: { max_size: 64KiB, max_files: 1000, format: raw }\n";
+    let more = "  logs: { max_size: 64KiB, max_files: 10000 }\n";
+    let raw = "  logs: { max_size: 64KiB, max_files: 10000, format: raw }\n";
     let flood = "i=0; while [ $i -lt 10000000 ]; do i=$((i+1)); echo out $i; echo err $i >&2; done";
     let mut pids = Vec::new();
     for (name, script, more) in [

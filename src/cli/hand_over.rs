@@ -6,12 +6,12 @@
 //! anything ends. Never: drains, or lets a destructor end a module.
 
 use super::error::CliError;
-use super::host::hold_signals;
+use super::host::{Asks, hold_signals};
 use crate::RuntimeHandle;
+use lair_actors::keeper::become_program;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -73,10 +73,17 @@ pub enum HandOver {
     Refused(String),
     /// A successor has asked for everything: this process is to end at once.
     Leave,
+    /// Nothing: meanwhile somebody asked for the end.
+    End,
 }
 
 /// Becomes the new version, or finds that a successor waits; comes back where neither is so.
-pub async fn hand_over(handle: &RuntimeHandle, program: &Program, run: &Path) -> HandOver {
+pub async fn hand_over(
+    handle: &RuntimeHandle,
+    program: &Program,
+    run: &Path,
+    asks: &mut Asks,
+) -> HandOver {
     if let Some(successor) = take_request(run) {
         tracing::info!(pid = successor, "handing over to a successor");
         handle.let_go().await;
@@ -86,10 +93,16 @@ pub async fn hand_over(handle: &RuntimeHandle, program: &Program, run: &Path) ->
         return HandOver::Refused(why);
     }
     tracing::info!(program = %program.path.display(), "becoming the program that stands there now");
-    handle.let_go().await;
     // From here until the next one listens a signal would do what it does to any program: most end it.
     let held = hold_signals(true);
-    let failed = Command::new(&program.path).args(&program.args).exec();
+    handle.let_go().await;
+    if asks.end_is_asked() {
+        // Heard by this life, on another of its threads: the next one would never know.
+        handle.hold_on();
+        let _ = hold_signals(false);
+        return HandOver::End;
+    }
+    let failed = become_program(&program.path, &program.args);
     let freed = hold_signals(false);
     handle.hold_on();
     if let Some(e) = held.err().or(freed.err()) {

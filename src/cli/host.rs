@@ -8,7 +8,7 @@ use super::exit::{self, Code};
 use crate::bridge::{self, Bound, Counters, Ended, PeerPolicy, Stale};
 use crate::metrics;
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lair_actors::keeper::hold_back;
 use lair_actors::messages::DrainReport;
 use lair_manifests::RuntimeConfig;
@@ -72,6 +72,16 @@ impl Asks {
             Some(_) => Asked::Nothing,
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether, of what has been heard and not yet taken, something asks for the end. All of it is taken.
+    pub fn end_is_asked(&mut self) -> bool {
+        while let Some(asked) = self.next().now_or_never() {
+            if asked == Asked::End {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for the next request to end, or for the terminal to go.

@@ -74,8 +74,9 @@ async fn attend(
             }
             Event::Signal(Asked::HandOver) => {
                 notify("RELOADING=1");
-                match hand_over(handle, program, &handle.run_dir()).await {
+                match hand_over(handle, program, &handle.run_dir(), &mut host.asks).await {
                     HandOver::Leave => leave(),
+                    HandOver::End => return exit::DONE,
                     HandOver::Refused(why) => {
                         tracing::error!("not handed over, nothing is changed: {why}")
                     }

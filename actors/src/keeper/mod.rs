@@ -50,7 +50,7 @@ pub use client::{
     SpawnedChild, Streams,
 };
 pub use landlock::landlock_abi;
-pub use mask::hold_back;
+pub use mask::{become_program, hold_back};
 pub use spec::{
     CgroupDir, ChildKey, DeathPolicy, Ending, ProcessId, Rlimit, Scope, SpawnFault, SpawnSpec,
     SpecFault, Stage,
