@@ -96,7 +96,7 @@ pub async fn hand_over(
     // From here until the next one listens a signal would do what it does to any program: most end it.
     let held = hold_signals(true);
     handle.let_go().await;
-    if asks.end_is_asked() {
+    if asks.end_is_asked().await {
         // Heard by this life, on another of its threads: the next one would never know.
         handle.hold_on();
         let _ = hold_signals(false);

@@ -75,7 +75,10 @@ impl Asks {
     }
 
     /// Whether, of what has been heard and not yet taken, something asks for the end. All of it is taken.
-    pub fn end_is_asked(&mut self) -> bool {
+    pub async fn end_is_asked(&mut self) -> bool {
+        // What a handler has written is seen only after tokio has looked at its descriptors again.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
         while let Some(asked) = self.next().now_or_never() {
             if asked == Asked::End {
                 return true;
