@@ -98,16 +98,12 @@ pub(crate) fn set_orphans(engines: &Engines, policy: DeathPolicy) {
     }
 }
 
-/// Looks for containers that an earlier life left. Those that were to die with it are ended now, with grace.
+/// Looks for containers that an earlier life left.
 pub(crate) async fn look_back(engines: &Engines, policy: DeathPolicy) {
     set_orphans(engines, policy);
     let looks = engines.backends().values().cloned().map(|backend| {
         tokio::spawn(async move {
-            if backend.look_back().await == Some(Orphans::End) {
-                for name in backend.disown() {
-                    tracing::warn!("{name} outlived the lair that it was to die with: stopping it");
-                }
-            }
+            backend.look_back().await;
         })
     });
     for look in looks.collect::<Vec<_>>() {

@@ -213,7 +213,11 @@ impl RuntimeHandle {
         let Some((backend, found)) = ours.max_by_key(|(_, found)| found.inc) else {
             return;
         };
-        let inc = found.inc;
+        let (inc, doomed) = (found.inc, found.doomed);
+        let mark = match doomed {
+            true => Some(stopping(mark, &found)),
+            false => mark,
+        };
         let order = StartOrder {
             id: id.clone(),
             inc,
@@ -239,6 +243,9 @@ impl RuntimeHandle {
                 reply,
             })
             .await;
+        if doomed {
+            tracing::warn!(module = %id, run = inc, "it outlived the lair that it was to die with: stopping it");
+        }
         if !matches!(adopted, Ok(true)) {
             tracing::error!(module = %id, run = inc, "a survivor could not be taken over, and is ended");
         }
@@ -320,6 +327,18 @@ impl RuntimeHandle {
         if let Some(pump) = self.pump() {
             pump.disown();
         }
+    }
+}
+
+/// What is known of it, but that it is not wanted any more.
+fn stopping(mark: Option<Mark>, found: &Survivor) -> Mark {
+    let known = mark.filter(|mark| mark.run == found.inc);
+    Mark {
+        run: found.inc,
+        standing: Standing::Stopping,
+        ready: known.as_ref().is_some_and(|mark| mark.ready),
+        identity: Some(found.identity.clone()),
+        since_ms: known.map_or(0, |mark| mark.since_ms),
     }
 }
 

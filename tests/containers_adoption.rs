@@ -209,15 +209,18 @@ fn under_kill_the_next_life_ends_with_grace_what_the_killed_one_left(kind: Kind)
     let script = "trap 'sleep 0.2; echo asked; exit 0' TERM; echo up; while :; do sleep 0.01; done";
     let status = lair.up("polite", script, "");
     lair.lines("polite", 0);
-    let id = lair.ours();
     lair.kill();
     assert!(is_alive(pid(&status)), "nobody is there to end it");
     assert!(state.exists());
-    let tail = std::thread::spawn(move || kind.cli(&["logs", "-f", &id]));
     lair.rise();
+    lair.until("polite", "its end is known", |s| s["state"] == "stopped");
     until("it is gone", SOON, || lair.ours().is_empty());
     assert!(!is_alive(pid(&status)));
-    assert!(tail.join().expect("its log").contains("asked"));
+    assert_eq!(
+        lair.output("polite", "stdout"),
+        "up\nasked\n",
+        "its last words"
+    );
     assert!(lair.said("outlived the lair that it was to die with"));
     lair.end();
 }

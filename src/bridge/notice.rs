@@ -172,18 +172,11 @@ fn start_fault(fault: &StartFault) -> Value {
     json!({ "stage": fault.stage, "errno": fault.errno, "message": fault.message, "transient": fault.transient })
 }
 
+/// The word for programs, which leaves out the probe.
 fn cause_word(cause: StopCause) -> &'static str {
     match cause {
-        StopCause::Requested => "requested",
-        StopCause::Restart => "restart",
-        StopCause::Shutdown => "shutdown",
         StopCause::Unhealthy(_) => "unhealthy",
-        StopCause::NotReadyInTime => "not_ready_in_time",
-        StopCause::StartTimedOut => "start_timed_out",
-        StopCause::Exposed => "exposure_violated",
-        StopCause::OwnerDied => "owner_died",
-        StopCause::Group => "group",
-        StopCause::GroupGaveUp => "group_gave_up",
+        other => lair_actors::status::cause_word(other),
     }
 }
 

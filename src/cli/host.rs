@@ -13,7 +13,7 @@ use lair_actors::keeper::hold_back;
 use lair_actors::messages::DrainReport;
 use lair_manifests::RuntimeConfig;
 use lair_supervision::Origin;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,9 +43,7 @@ const TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
 /// # Errors
 /// The system refuses.
 pub fn hold_signals(held: bool) -> std::io::Result<()> {
-    hold_back(&TAKEN, held)?;
-    // Ignored here, but not at the beginning of a program's life.
-    hold_back(&[SIGPIPE], held)
+    hold_back(&TAKEN, held)
 }
 
 /// The process's signals.

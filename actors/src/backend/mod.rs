@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
@@ -55,6 +56,8 @@ pub struct Survivor {
     pub inc: u64,
     /// Who it is.
     pub identity: ChildIdentity,
+    /// It was to die with that life, and is to be stopped as soon as it is taken over.
+    pub doomed: bool,
 }
 
 /// Where a child says for itself that it is ready.
@@ -100,6 +103,22 @@ pub struct ChildExit {
     pub by_us: Option<i32>,
     /// What could not be ended (`pid 17 nginx`); empty means the whole tree is gone.
     pub leftover: Vec<String>,
+}
+
+impl ChildExit {
+    /// The end, as soon as it is told; one of which nothing is known if whoever would tell is gone.
+    pub(crate) fn told(mut exit: watch::Receiver<Option<ChildExit>>) -> BoxFuture<ChildExit> {
+        Box::pin(async move {
+            let ended = exit.wait_for(Option::is_some).await.ok();
+            ended.and_then(|exit| exit.clone()).unwrap_or(ChildExit {
+                status: ExitStatus::Unknown,
+                oom: Tri::Unknown,
+                core: None,
+                by_us: None,
+                leftover: Vec::new(),
+            })
+        })
+    }
 }
 
 /// Where the processes of a child are found, for the sampler and for people.
@@ -157,7 +176,7 @@ pub trait ChildHandle: Send + Sync + 'static {
     /// Where its processes are.
     fn tree(&self) -> Tree;
     /// Whether it can be observed, where that can change: false while the engine that runs it does not answer.
-    fn sight(&self) -> Option<tokio::sync::watch::Receiver<bool>> {
+    fn sight(&self) -> Option<watch::Receiver<bool>> {
         None
     }
     /// The health check of its image, with its own schedule; `None` where there is none.

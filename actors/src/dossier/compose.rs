@@ -9,7 +9,7 @@ use crate::facts::{GpuDesk, Sampler};
 use crate::files::read::{LogReader, Query, Runs};
 use crate::files::{LINE_MAX, StreamName};
 use crate::status::{
-    Exit, ModuleStatus, Reason, Renderer, cause_word, errno_name, identity_words, rfc3339,
+    Exit, ModuleStatus, Reason, Renderer, cause_word, errno_name, identity_words, rfc3339, word,
 };
 use crate::view::View;
 use lair_manifests::launch::{Launch, LogFormat};
@@ -472,13 +472,6 @@ fn kind_words(kind: &NoticeKind) -> String {
             Ok(serde_json::Value::Object(map)) => map.keys().next().cloned().unwrap_or_default(),
             _ => String::new(),
         },
-    }
-}
-
-fn word<T: serde::Serialize>(value: &T) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
     }
 }
 

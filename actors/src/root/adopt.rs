@@ -68,7 +68,8 @@ impl RootState {
         self.owners.insert(owner.get_id(), (id.clone(), inc));
         known.owner = Some((inc, owner));
         known.served = mark.as_ref().is_some_and(|mark| mark.ready);
-        let since_ms = mark.as_ref().map_or(now_ms, |mark| mark.since_ms);
+        let noted = mark.as_ref().map(|mark| mark.since_ms);
+        let since_ms = noted.filter(|ms| *ms > 0).unwrap_or(now_ms);
         let spawned = Spawned {
             identity: identity.clone(),
             handle,

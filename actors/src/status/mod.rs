@@ -4,6 +4,7 @@ mod render;
 mod words;
 
 pub use render::Renderer;
+pub(crate) use render::word;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
 use crate::confinement::Confinement;

@@ -318,7 +318,7 @@ fn next_step(reason: &core::Reason, short_of_memory: bool) -> &'static str {
 }
 
 /// The snake_case word under which a value is serialised.
-fn word<T: serde::Serialize>(value: &T) -> String {
+pub(crate) fn word<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

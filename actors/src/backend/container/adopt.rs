@@ -19,6 +19,7 @@ use lair_supervision::{ChildId, ChildIdentity};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,11 +40,17 @@ pub enum Orphans {
 
 /// What an earlier life left with an engine, until somebody claims it.
 #[derive(Default)]
-pub(super) struct Left(Mutex<BTreeMap<(ChildId, u64), Listed>>);
+pub(super) struct Left {
+    unclaimed: Mutex<BTreeMap<(ChildId, u64), Listed>>,
+    /// They were to die with that life.
+    doomed: AtomicBool,
+}
 
 impl Left {
     fn all(&self) -> MutexGuard<'_, BTreeMap<(ChildId, u64), Listed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unclaimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Not claimed yet.
@@ -60,6 +67,7 @@ impl Left {
                 engine_id: listed.id.clone(),
                 init_pid: None,
             },
+            doomed: self.doomed.load(Ordering::Relaxed),
         };
         all.iter().map(survivor).collect()
     }
@@ -146,9 +154,13 @@ impl Mark {
     }
 }
 
-/// Looks for what an earlier life left, if it left anything, and says what was to become of it.
-pub(super) async fn look_back(shared: &Shared) -> Option<Orphans> {
-    let orphans = shared.mark.read()?;
+/// Looks for what an earlier life left, if it left anything.
+pub(super) async fn look_back(shared: &Shared) {
+    let Some(orphans) = shared.mark.read() else {
+        return;
+    };
+    let doomed = orphans == Orphans::End;
+    shared.left.doomed.store(doomed, Ordering::Relaxed);
     // Not forgotten until nothing is left.
     shared.mark.set();
     let labels = shared.own_label();
@@ -178,7 +190,6 @@ pub(super) async fn look_back(shared: &Shared) -> Option<Orphans> {
             shared.left.all().insert(key, found);
         }
     }
-    Some(orphans)
 }
 
 /// Takes a container over, with its output from behind what is recorded.

@@ -4,8 +4,10 @@
 //! where this machine shows the container's processes. Never: keeps more than the first bytes of its output.
 
 use super::cgroup::{belongs, members};
+use super::fault::{EngineFault, EngineFaultKind};
 use super::{Shared, pause};
 use crate::backend::CommandOutcome;
+use lair_supervision::ExitStatus;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,4 +69,28 @@ fn kill_marked(group: &std::path::Path, id: &str, marker: &[u8]) -> usize {
         }
     }
     found
+}
+
+/// What came of a command that may take so long; one that an engine could not run is no fault of the module's.
+pub(super) async fn in_time(
+    timeout: Duration,
+    command: impl Future<Output = Result<CommandOutcome, EngineFault>>,
+) -> CommandOutcome {
+    match tokio::time::timeout(timeout, command).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(fault)) => CommandOutcome::CouldNotRun(fault.to_string()),
+        Err(_) => CommandOutcome::TimedOut,
+    }
+}
+
+/// What the code that an engine's API tells of a command means, with its first output.
+pub(super) fn outcome(code: i64, output: Vec<u8>) -> CommandOutcome {
+    // What a shell says of a program that is not there, or none; the engine's runtime does the same, with a reason.
+    let words = String::from_utf8_lossy(&output);
+    if matches!(code, 126 | 127) && (words.contains("OCI") || output.is_empty()) {
+        let why = EngineFault::of_words(&words, EngineFaultKind::NoSuchCommand);
+        return CommandOutcome::CouldNotRun(why.to_string());
+    }
+    let status = i32::try_from(code).map_or(ExitStatus::Unknown, ExitStatus::Code);
+    CommandOutcome::Ended { status, output }
 }

@@ -14,7 +14,7 @@ use crate::cgroup::{Held, HeldLimits, Limit, held_by};
 use crate::confinement::Confinement;
 use crate::keeper::ProcessId;
 use crate::keeper::orphan::Watch;
-use lair_supervision::{ExitStatus, Scope, Tri};
+use lair_supervision::Scope;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
@@ -217,18 +217,7 @@ impl ChildHandle for Grip {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        let mut exit = self.exit.subscribe();
-        Box::pin(async move {
-            let gone = ChildExit {
-                status: ExitStatus::Unknown,
-                oom: Tri::Unknown,
-                core: None,
-                by_us: None,
-                leftover: Vec::new(),
-            };
-            let ended = exit.wait_for(Option::is_some).await;
-            ended.map(|e| e.clone()).ok().flatten().unwrap_or(gone)
-        })
+        ChildExit::told(self.exit.subscribe())
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {

@@ -180,11 +180,24 @@ impl Wire {
         path: &str,
         body: Option<Value>,
     ) -> Result<Reply, EngineFault> {
-        self.stream(method, path, body).await?.whole().await
+        self.ask(method, path, body).await?.whole().await
     }
 
     /// One question whose answer may take for ever.
     pub async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        kind: EngineFaultKind,
+    ) -> Result<Coming, EngineFault> {
+        let coming = self.ask(method, path, None).await?;
+        match coming.status().is_success() {
+            true => Ok(coming),
+            false => Err(coming.whole().await?.refusal(kind)),
+        }
+    }
+
+    async fn ask(
         &self,
         method: Method,
         path: &str,

@@ -240,10 +240,10 @@ impl ContainerBackend {
         left
     }
 
-    /// Looks for containers that an earlier life left, if it may have left any, and says what was to become of them.
-    /// An engine that is away is asked for a few seconds.
-    pub async fn look_back(&self) -> Option<Orphans> {
-        adopt::look_back(&self.shared).await
+    /// Looks for containers that an earlier life left, if it may have left any. An engine that is away is asked for a
+    /// few seconds.
+    pub async fn look_back(&self) {
+        adopt::look_back(&self.shared).await;
     }
 
     /// What shall become of containers if this life ends without a word.

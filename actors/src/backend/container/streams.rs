@@ -5,6 +5,7 @@
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::http::Coming;
+use crate::backend::Streams;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 /// Output of a command that is kept; the rest is read and dropped.
@@ -70,8 +71,36 @@ pub(super) async fn lines(
     }
 }
 
-/// Hands a framed answer on as it comes.
-pub(super) async fn hand_on(mut coming: Coming, feed: Feed) {
+/// The streams of a container, as its engine frames them on a connection; `connection` is what keeps that alive.
+///
+/// # Errors
+/// No pipes.
+pub(super) fn of_connection<R: AsyncRead + Unpin + Send + 'static>(
+    source: R,
+    connection: impl Send + 'static,
+    container: String,
+) -> Result<Streams, EngineFault> {
+    let (feed, streams) = Feed::new()?;
+    tokio::spawn(async move {
+        let _connection = connection;
+        if let Err(fault) = feed.frames(source).await {
+            tracing::warn!(container, %fault, "its output broke off");
+        }
+    });
+    Ok(streams)
+}
+
+/// The streams in a framed answer, handed on as it comes.
+///
+/// # Errors
+/// No pipes.
+pub(super) fn of_answer(coming: Coming) -> Result<Streams, EngineFault> {
+    let (feed, streams) = Feed::new()?;
+    tokio::spawn(hand_on(coming, feed));
+    Ok(streams)
+}
+
+async fn hand_on(mut coming: Coming, feed: Feed) {
     let (mut reader, mut writer) = tokio::io::duplex(KEPT);
     let copy = async move {
         while let Ok(Some(data)) = coming.next().await {

@@ -63,6 +63,8 @@ impl Left {
             id: id.clone(),
             inc: *inc,
             identity: identity(child),
+            // Those that were to die with it were ended by the keeper.
+            doomed: false,
         });
         list.collect()
     }

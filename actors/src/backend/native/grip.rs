@@ -312,22 +312,7 @@ impl ChildHandle for Grip {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        let mut exit = self.exit.subscribe();
-        Box::pin(async move {
-            let gone = ChildExit {
-                status: ExitStatus::Unknown,
-                oom: Tri::Unknown,
-                core: None,
-                by_us: None,
-                leftover: Vec::new(),
-            };
-            exit.wait_for(Option::is_some)
-                .await
-                .map(|e| e.clone())
-                .ok()
-                .flatten()
-                .unwrap_or(gone)
-        })
+        ChildExit::told(self.exit.subscribe())
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {

@@ -15,8 +15,8 @@ use super::engine::{
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::{Feed, Stream};
-use super::pause;
 use super::streams::KEPT;
+use super::{command, pause};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use follow::Follower;
 use lair_supervision::ExitStatus;
@@ -341,13 +341,7 @@ impl Engine for Cli {
         timeout: Duration,
     ) -> BoxFuture<CommandOutcome> {
         let (me, id) = (self.clone(), id.to_owned());
-        Box::pin(async move {
-            match tokio::time::timeout(timeout, me.exec_now(&id, argv, marker)).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(fault)) => CommandOutcome::CouldNotRun(fault.to_string()),
-                Err(_) => CommandOutcome::TimedOut,
-            }
-        })
+        Box::pin(async move { command::in_time(timeout, me.exec_now(&id, argv, marker)).await })
     }
 
     /// The commands print rounded numbers for people, Docker's after two seconds, and no CPU time.

@@ -12,15 +12,13 @@ use super::engine::{
     Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
-use super::feed::Feed;
 use super::http::{Wire, escape};
-use super::{pause, streams};
+use super::{command, pause, streams};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use bollard::errors::Error;
 use bollard::models::ExecConfig;
 use bollard::query_parameters as query;
 use hyper::Method;
-use lair_supervision::ExitStatus;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -108,11 +106,10 @@ impl Engine for Docker {
         let (me, image) = (self.clone(), tagged(image));
         Box::pin(async move {
             let path = format!("/images/create?fromImage={}", escape(&image));
-            let coming = me.wire.stream(Method::POST, &path, None).await?;
-            if !coming.status().is_success() {
-                let reply = coming.whole().await?;
-                return Err(reply.refusal(EngineFaultKind::PullFailed));
-            }
+            let coming = me
+                .wire
+                .stream(Method::POST, &path, EngineFaultKind::PullFailed)
+                .await?;
             streams::lines(coming, |line| told::pulled(line, &progress)).await
         })
     }
@@ -147,14 +144,7 @@ impl Engine for Docker {
                 escape(&id)
             );
             let (source, connection) = me.wire.hijack(&path, None).await?;
-            let (feed, streams) = Feed::new()?;
-            tokio::spawn(async move {
-                let _connection = connection;
-                if let Err(fault) = feed.frames(source).await {
-                    tracing::warn!(container = id, %fault, "its output broke off");
-                }
-            });
-            Ok(streams)
+            streams::of_connection(source, connection, id)
         })
     }
 
@@ -248,13 +238,7 @@ impl Engine for Docker {
         timeout: Duration,
     ) -> BoxFuture<CommandOutcome> {
         let (me, id) = (self.clone(), id.to_owned());
-        Box::pin(async move {
-            match tokio::time::timeout(timeout, me.exec_now(&id, argv, marker)).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(fault)) => CommandOutcome::CouldNotRun(fault.to_string()),
-                Err(_) => CommandOutcome::TimedOut,
-            }
-        })
+        Box::pin(async move { command::in_time(timeout, me.exec_now(&id, argv, marker)).await })
     }
 
     fn stats(&self, id: &str) -> Answer<Stats> {
@@ -293,13 +277,11 @@ impl Engine for Docker {
                 "/containers/{}/logs?stdout=1&stderr=1&follow=0{since}",
                 escape(&id)
             );
-            let coming = me.wire.stream(Method::GET, &path, None).await?;
-            if !coming.status().is_success() {
-                return Err(coming.whole().await?.refusal(EngineFaultKind::Refused));
-            }
-            let (feed, streams) = Feed::new()?;
-            tokio::spawn(streams::hand_on(coming, feed));
-            Ok(streams)
+            let coming = me
+                .wire
+                .stream(Method::GET, &path, EngineFaultKind::Refused)
+                .await?;
+            streams::of_answer(coming)
         })
     }
 }
@@ -345,14 +327,7 @@ impl Docker {
             // A process that it left behind keeps the stream open.
             code = self.exec_code(&session, LOOK) => code?,
         };
-        // What a shell says of a program that is not there, or none; the engine's runtime does the same, with a reason.
-        let words = String::from_utf8_lossy(&output);
-        if matches!(code, 126 | 127) && (words.contains("OCI") || output.is_empty()) {
-            let why = EngineFault::of_words(&words, EngineFaultKind::NoSuchCommand);
-            return Ok(CommandOutcome::CouldNotRun(why.to_string()));
-        }
-        let status = i32::try_from(code).map_or(ExitStatus::Unknown, ExitStatus::Code);
-        Ok(CommandOutcome::Ended { status, output })
+        Ok(command::outcome(code, output))
     }
 
     /// Looks until it has ended, the first time after `first`.

@@ -11,13 +11,11 @@ use super::engine::{
     Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
-use super::feed::Feed;
 use super::http::{Reply, Wire, escape};
 use super::service::ServiceOrder;
-use super::streams;
+use super::{command, streams};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use hyper::{Method, StatusCode};
-use lair_supervision::ExitStatus;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,11 +123,10 @@ impl Engine for Podman {
         let (me, image) = (self.clone(), image.to_owned());
         Box::pin(async move {
             let path = url(&format!("/images/pull?reference={}", escape(&image)));
-            let coming = me.wire.stream(Method::POST, &path, None).await?;
-            if !coming.status().is_success() {
-                let reply = coming.whole().await?;
-                return Err(reply.refusal(EngineFaultKind::PullFailed));
-            }
+            let coming = me
+                .wire
+                .stream(Method::POST, &path, EngineFaultKind::PullFailed)
+                .await?;
             streams::lines(coming, |line| told::pulled(line, &progress)).await
         })
     }
@@ -159,14 +156,7 @@ impl Engine for Podman {
             let query = "/attach?stdout=true&stderr=true&stdin=false&stream=true&logs=false";
             let path = url(&container(&id, query));
             let (source, connection) = me.wire.hijack(&path, None).await?;
-            let (feed, streams) = Feed::new()?;
-            tokio::spawn(async move {
-                let _connection = connection;
-                if let Err(fault) = feed.frames(source).await {
-                    tracing::warn!(container = id, %fault, "its output broke off");
-                }
-            });
-            Ok(streams)
+            streams::of_connection(source, connection, id)
         })
     }
 
@@ -242,13 +232,7 @@ impl Engine for Podman {
         timeout: Duration,
     ) -> BoxFuture<CommandOutcome> {
         let (me, id) = (self.clone(), id.to_owned());
-        Box::pin(async move {
-            match tokio::time::timeout(timeout, me.exec_now(&id, argv, marker)).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(fault)) => CommandOutcome::CouldNotRun(fault.to_string()),
-                Err(_) => CommandOutcome::TimedOut,
-            }
-        })
+        Box::pin(async move { command::in_time(timeout, me.exec_now(&id, argv, marker)).await })
     }
 
     fn stats(&self, id: &str) -> Answer<Stats> {
@@ -276,13 +260,11 @@ impl Engine for Podman {
             let since = since.map_or(String::new(), |at| format!("&since={}", at.as_secs()));
             let query = format!("/logs?stdout=true&stderr=true&follow=false{since}");
             let path = url(&container(&id, &query));
-            let coming = me.wire.stream(Method::GET, &path, None).await?;
-            if !coming.status().is_success() {
-                return Err(coming.whole().await?.refusal(EngineFaultKind::Refused));
-            }
-            let (feed, streams) = Feed::new()?;
-            tokio::spawn(streams::hand_on(coming, feed));
-            Ok(streams)
+            let coming = me
+                .wire
+                .stream(Method::GET, &path, EngineFaultKind::Refused)
+                .await?;
+            streams::of_answer(coming)
         })
     }
 }
@@ -308,13 +290,6 @@ impl Podman {
             .get(&format!("/exec/{}/json", escape(&session)))
             .await?;
         let code = told::exec_code(&reply.good(EngineFaultKind::Refused)?)?;
-        // What a shell says of a program that is not there, or none; the engine's runtime does the same, with a reason.
-        let words = String::from_utf8_lossy(&output);
-        if matches!(code, 126 | 127) && (words.contains("OCI") || output.is_empty()) {
-            let why = EngineFault::of_words(&words, EngineFaultKind::NoSuchCommand);
-            return Ok(CommandOutcome::CouldNotRun(why.to_string()));
-        }
-        let status = i32::try_from(code).map_or(ExitStatus::Unknown, ExitStatus::Code);
-        Ok(CommandOutcome::Ended { status, output })
+        Ok(command::outcome(code, output))
     }
 }
