@@ -14,6 +14,8 @@ const FEWEST: usize = 24;
 const TOGETHER: usize = 48_000;
 /// Time units of a point in one second.
 const TENTHS: u64 = 10;
+/// Sums over less time make no rate, ms.
+const SHORT: u64 = 500;
 /// Stands for what is not known.
 const UNKNOWN: u32 = u32::MAX;
 
@@ -92,7 +94,7 @@ impl Ring {
         let rate = |now: Option<u64>, then: Option<u64>| {
             let then = if first { Some(0) } else { then };
             let grown = now?.checked_sub(then?)?;
-            Some(grown.saturating_mul(1000) / passed.max(1))
+            (passed >= SHORT).then(|| grown.saturating_mul(1000) / passed)
         };
         let rest = |n: Option<u64>| n.map_or(UNKNOWN, narrow);
         let log = rate(sample.log_bytes, before.log_bytes);
