@@ -5,6 +5,7 @@
 //! Never: a shell.
 
 mod ask;
+mod attached;
 mod follow;
 mod program;
 mod told;
@@ -14,10 +15,11 @@ use super::engine::{
     Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
-use super::feed::{Feed, Stream};
+use super::feed::Feed;
 use super::streams::KEPT;
 use super::{command, pause};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use attached::{Last, hand_on};
 use follow::Follower;
 use lair_supervision::ExitStatus;
 use program::{Flavour, Program, keep};
@@ -37,8 +39,6 @@ const LOOK: Duration = Duration::from_millis(40);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Bytes of standard error that are held back until it is known whether they are the command's or the container's.
 const HELD: usize = 64 << 10;
-/// How long an attached command may take to hand on what is left, once the container has ended.
-const LAST_BYTES: Duration = Duration::from_secs(10);
 
 /// An engine by its command.
 #[derive(Clone)]
@@ -228,8 +228,12 @@ impl Engine for Cli {
                 .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
             let (feed, streams) = Feed::new()?;
             let follower = one.follower.clone();
+            let last = match one.program.flavour {
+                Flavour::Podman => Last::ALineEndOfItsOwn,
+                Flavour::Docker | Flavour::Other => Last::Nothing,
+            };
             tokio::spawn(async move {
-                hand_on(child, feed, Vec::new()).await;
+                hand_on(child, feed, Vec::new(), last).await;
                 follower.wake(&id);
             });
             Ok(streams)
@@ -372,7 +376,7 @@ impl Engine for Cli {
                 .await?
                 .spawn(args.chain([id.as_str()]), out, err, false)?;
             let (feed, streams) = Feed::new()?;
-            tokio::spawn(hand_on(child, feed, Vec::new()));
+            tokio::spawn(hand_on(child, feed, Vec::new(), Last::Nothing));
             Ok(streams)
         })
     }
@@ -402,7 +406,7 @@ impl Cli {
         }
         let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
         tokio::spawn(async move {
-            hand_on(child, feed, held).await;
+            hand_on(child, feed, held, Last::Nothing).await;
             follower.wake(&id);
         });
         Ok(())
@@ -497,29 +501,6 @@ impl Cli {
 
 fn is_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// Hands a command's output on until both streams have ended, `held` first.
-async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>) {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (mut to_out, mut to_err) = feed.split();
-    let errors = async {
-        to_err.write(Stream::Err, &held).await;
-        copy(err, &mut to_err, Stream::Err).await;
-    };
-    tokio::join!(copy(out, &mut to_out, Stream::Out), errors);
-    let _ = tokio::time::timeout(LAST_BYTES, child.wait()).await;
-}
-
-async fn copy<R: AsyncRead + Unpin>(source: Option<R>, feed: &mut Feed, stream: Stream) {
-    let Some(mut source) = source else { return };
-    let mut buffer = vec![0; KEPT];
-    while let Ok(n) = source.read(&mut buffer).await {
-        if n == 0 {
-            return;
-        }
-        feed.write(stream, &buffer[..n]).await;
-    }
 }
 
 /// Tells each line and keeps the last ones.
