@@ -10,12 +10,14 @@ mod follow;
 mod program;
 mod told;
 
+use super::docker::BY_HOOK;
 use super::engine::{
     Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, ImageFacts, Listed,
     Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::Feed;
+use super::podman::BY_CDI;
 use super::streams::KEPT;
 use super::{command, pause};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
@@ -75,10 +77,14 @@ impl Cli {
             let mut why = EngineFault::new(EngineFaultKind::Unreachable, none);
             for program in &self.0.programs {
                 match info_of(program).await {
-                    Ok(_) => {
+                    Ok((flavour, _)) => {
+                        let program = Program {
+                            flavour,
+                            ..program.clone()
+                        };
                         return Ok(One {
                             follower: Follower::new(program.clone()),
-                            program: program.clone(),
+                            program,
                         });
                     }
                     Err(fault) => why = fault,
@@ -124,17 +130,22 @@ fn is_over(fault: &EngineFault) -> bool {
         || says("not paused")
 }
 
-async fn info_of(program: &Program) -> Result<EngineInfo, EngineFault> {
+/// What it is, whatever its name says: `docker` may be a name of Podman's, which would leave a request for GPUs out.
+async fn info_of(program: &Program) -> Result<(Flavour, EngineInfo), EngineFault> {
     // Docker's fails where the daemon is away, and prints what it knows all the same.
     let done = program
         .run(&["info", "--format", "{{json .}}"], None)
         .await?;
-    match done.status.success() || !done.out.trim_ascii().is_empty() {
-        true => told::info(&done.out),
-        false => done
-            .good(EngineFaultKind::Refused)
-            .and_then(|out| told::info(&out)),
-    }
+    let out = match done.status.success() || !done.out.trim_ascii().is_empty() {
+        true => done.out,
+        false => done.good(EngineFaultKind::Refused)?,
+    };
+    let info = told::info(&out)?;
+    let flavour = match told::is_podman(&out) {
+        true => Flavour::Podman,
+        false => program.flavour,
+    };
+    Ok((flavour, info))
 }
 
 impl Engine for Cli {
@@ -144,7 +155,7 @@ impl Engine for Cli {
 
     fn info(&self) -> Answer<EngineInfo> {
         let me = self.clone();
-        Box::pin(async move { info_of(me.program().await?).await })
+        Box::pin(async move { info_of(me.program().await?).await.map(|(_, info)| info) })
     }
 
     fn ping(&self) -> Answer<()> {
@@ -238,6 +249,13 @@ impl Engine for Cli {
             });
             Ok(streams)
         })
+    }
+
+    fn how_to_have_gpus(&self) -> &'static str {
+        match self.0.chosen.get().map(|one| one.program.flavour) {
+            Some(Flavour::Docker) => BY_HOOK,
+            Some(Flavour::Podman | Flavour::Other) | None => BY_CDI,
+        }
     }
 
     fn start(&self, id: &str) -> Answer<()> {
