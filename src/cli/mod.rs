@@ -1,7 +1,7 @@
 //! The program: verbs over the library and the bridge.
 //!
 //! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
-//! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
+//! on stderr; the exit codes of `docs/errors.md`. Never: is used by the library.
 
 pub mod args;
 mod bundle;
