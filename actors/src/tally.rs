@@ -18,7 +18,7 @@ pub const BOUNDS: [f64; 14] = [
 /// Times, counted by size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    buckets: [u64; BOUNDS.len()],
+    buckets: [u32; BOUNDS.len()],
     count: u64,
     sum: Duration,
 }
@@ -27,7 +27,7 @@ impl Histogram {
     fn add(&mut self, time: Duration) {
         let seconds = time.as_secs_f64();
         if let Some(n) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[n] += 1;
+            self.buckets[n] = self.buckets[n].saturating_add(1);
         }
         self.count += 1;
         self.sum += time;
@@ -36,7 +36,7 @@ impl Histogram {
     /// How many took at most as long as each bound of [`BOUNDS`].
     #[must_use]
     pub fn cumulative(&self) -> [u64; BOUNDS.len()] {
-        let mut all = self.buckets;
+        let mut all = self.buckets.map(u64::from);
         for n in 1..all.len() {
             all[n] += all[n - 1];
         }
@@ -146,7 +146,7 @@ fn cause(stop: Option<StopCause>, status: ExitStatus, evidence: &ExitEvidence) -
 
 /// The sums of all modules. One writer, the root; any number of readers.
 #[derive(Debug, Default)]
-pub struct Tally(RwLock<BTreeMap<ChildId, Counts>>);
+pub struct Tally(RwLock<BTreeMap<ChildId, Box<Counts>>>);
 
 impl Tally {
     pub(crate) fn take(&self, notice: &Notice) {
@@ -163,6 +163,8 @@ impl Tally {
     #[must_use]
     pub fn read(&self) -> BTreeMap<ChildId, Counts> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.clone()
+        let each = all.iter();
+        each.map(|(id, counts)| (id.clone(), Counts::clone(counts)))
+            .collect()
     }
 }

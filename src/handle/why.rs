@@ -6,6 +6,10 @@ use lair_actors::dossier::{self, Composer, Dossier, LINES};
 use lair_actors::view::View;
 use lair_supervision::{DeniedReason, DownReason, Phase};
 use std::path::Path;
+use std::time::Duration;
+
+/// What has just ended may take so long to be written down.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Lines of each stream in the largest dossier.
 const MOST_LINES: usize = 2000;
@@ -25,6 +29,7 @@ impl RuntimeHandle {
     /// # Errors
     /// As [`RuntimeHandle::why`].
     pub fn why_with(&self, name: &str, run: Option<i64>, lines: usize) -> Result<Dossier, Refused> {
+        self.inner.archive.finish(WRITTEN_WITHIN);
         let Some(view) = self.inner.board.get(name) else {
             return recorded(self.log_dir(), name, run, false);
         };

@@ -9,7 +9,7 @@ use crate::events::EventLog;
 use crate::facts::{GpuDesk, Sampler};
 use crate::files::{Folder, check_module_name};
 use crate::view::View;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Runs that wait for their dossier.
 const QUEUE: usize = 4096;
+/// How long a run's end is let alone before its dossier is written.
+const LET_PASS: Duration = Duration::from_millis(100);
 /// A longer file is no dossier of ours.
 const LONGEST: u64 = 4 << 20;
 
@@ -149,7 +151,8 @@ impl Archive {
 fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
     // Best effort: a refused priority only costs politeness.
     let _ = rustix::process::setpriority_process(None, 10);
-    while let Ok(task) = todo.recv() {
+    let mut held = VecDeque::new();
+    while let Some(task) = next(&*options.clock, todo, &mut held) {
         match task {
             Task::Finish(tell) => drop(tell.send(())),
             Task::Write(ended) => {
@@ -171,6 +174,23 @@ fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
             }
         }
     }
+}
+
+/// The next thing to do. After a rest, the first end is let alone for a moment: a restart, or the rest of a drain, needs
+/// the processors more. Whoever waits ends that moment.
+fn next(clock: &dyn Clock, todo: &Receiver<Task>, held: &mut VecDeque<Task>) -> Option<Task> {
+    if let Some(task) = held.pop_front().or_else(|| todo.try_recv().ok()) {
+        return Some(task);
+    }
+    held.push_back(todo.recv().ok()?);
+    let until = clock.now() + LET_PASS;
+    while !matches!(held.back(), Some(Task::Finish(_))) && held.len() < QUEUE {
+        match todo.recv_timeout(until.since(clock.now())) {
+            Ok(task) => held.push_back(task),
+            Err(_) => break,
+        }
+    }
+    held.pop_front()
 }
 
 fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {

@@ -103,7 +103,8 @@ pub struct RootState {
     me: ActorRef<RootMsg>,
     log: ActorRef<LogMsg>,
     health: ActorRef<HealthMsg>,
-    children: BTreeMap<ChildId, Managed>,
+    // In boxes: most nodes of a map are half empty, and what is known of a module is large.
+    children: BTreeMap<ChildId, Box<Managed>>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
     /// Children that are not down.
@@ -367,7 +368,7 @@ impl RootState {
             Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
-                let known = Managed::new(first.0, first.1, base);
+                let known = Box::new(Managed::new(first.0, first.1, base));
                 self.children.insert(id.clone(), known);
                 self.join_group(&id);
                 self.show(&id);
