@@ -1,7 +1,7 @@
 //! The program: verbs over the library and the bridge.
 //!
 //! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
-//! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
+//! on stderr; the exit codes of `docs/errors.md`. Never: is used by the library.
 
 pub mod args;
 mod bundle;
@@ -51,10 +51,7 @@ use tracing_subscriber::util::SubscriberInitExt;
     reason = "this is the program, not the library"
 )]
 pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| {
-        top::give_terminal_back();
-        out::say(&format!("lair: a bug: {info}\n"));
-    }));
+    tell_of_bugs();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
@@ -76,6 +73,14 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// A panic is told on stderr, on a terminal that is as it was.
+fn tell_of_bugs() {
+    std::panic::set_hook(Box::new(|info| {
+        top::give_terminal_back();
+        out::say(&format!("lair: a bug: {info}\n"));
+    }));
 }
 
 fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
