@@ -160,6 +160,7 @@ impl RuntimeHandle {
             let origin = origin.clone();
             let answer = self
                 .call(|reply| RootMsg::Load {
+                    mark: None,
                     plan,
                     base,
                     origin,
