@@ -111,6 +111,8 @@ pub enum RootMsg {
     DrainDeadline,
     /// From a container backend: something happened beside the module's life.
     News { id: ChildId, inc: u64, news: News },
+    /// From those who learn: a run takes more, or less, than the module's version before did.
+    FootprintChanged { id: ChildId, inc: u64, what: String },
     /// Tell observers what came of reading configuration and manifests again.
     Reloaded { report: String, origin: Origin },
 }

@@ -244,6 +244,12 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
             RootMsg::News { id, inc, news } => state.news(&id, inc, news),
+            RootMsg::FootprintChanged { id, inc, what } => {
+                let kind = NoticeKind::FootprintChanged { what };
+                if state.children.contains_key(&id) {
+                    state.publish_for(&id, inc, kind, Origin::Observed);
+                }
+            }
             RootMsg::Reloaded { report, origin } => {
                 let kind = NoticeKind::Reloaded { report };
                 state.publish(&ChildId::new("lair"), kind, origin);
