@@ -2,7 +2,7 @@
 
 use super::clients::Shared;
 use super::dice::Dice;
-use super::face::Lair;
+use super::face::{LAIR, Lair};
 use super::support::contained::OwnEngine;
 use super::support::engines::{Kind, image};
 use super::support::{Home, is_alive, processes_with, signal};
@@ -67,6 +67,8 @@ impl World {
             .args([lair.dir.join("talker"), PathBuf::from(source)])
             .status();
         assert!(built.expect("a C compiler").success());
+        // Of its own, so that a build meanwhile changes nothing.
+        fs::copy(LAIR, lair.dir.join("lair")).expect("a copy of lair");
         let names = (0..NATIVES).map(native_name);
         let names = names.chain((0..CONTAINERS).map(container_name)).collect();
         let shared = Shared::new(lair.dir.clone(), names);
@@ -145,9 +147,13 @@ impl World {
             .append(true)
             .open(self.lair.dir.join("serve.log"))
             .expect("a log");
-        let mut command = self.lair.command(&["serve"]);
+        let mut command = Command::new(self.lair.dir.join("lair"));
         let socket = |engine: &OwnEngine| format!("unix://{}", engine.socket().display());
         let child = command
+            .arg("serve")
+            .env_remove("LAIR_SOCKET")
+            .env("LAIR_CONFIG", self.lair.dir.join("config.yaml"))
+            .stdin(Stdio::null())
             .env("CONTAINER_HOST", socket(&self.podman))
             .env("DOCKER_HOST", socket(&self.docker))
             .stdout(Stdio::null())
@@ -189,7 +195,7 @@ impl World {
     /// One end of lair and its return, with what else dies meanwhile.
     pub fn kill_lair(&mut self, dice: &mut Dice) {
         let before = self.list().unwrap_or_default();
-        let keeper = dice.once_in(25).then(|| self.keeper()).flatten();
+        let keeper = dice.once_in(40).then(|| self.keeper()).flatten();
         if dice.once_in(2) {
             // In the middle of something.
             self.shared.fire(dice);

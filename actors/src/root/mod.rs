@@ -249,6 +249,7 @@ impl Actor for RootActor {
             }
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -282,6 +283,7 @@ impl Actor for RootActor {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
