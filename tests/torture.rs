@@ -142,7 +142,7 @@ fn quiet(world: &World) {
 }
 
 fn states(world: &World) -> BTreeMap<String, (String, u64)> {
-    let list = world.list().expect("an answer");
+    let list = world.listed();
     list.into_iter()
         .map(|(name, state, run, _)| (name, (state, run)))
         .collect()

@@ -26,6 +26,9 @@ pub fn now_ms() -> u64 {
     since.expect("a clock").as_millis() as u64
 }
 
+/// A module's name, state, run and process.
+pub type Listed = (String, String, u64, Option<i64>);
+
 /// When what was killed, in `now_ms`.
 #[derive(Default)]
 pub struct Kills {
@@ -172,11 +175,23 @@ impl World {
             std::thread::sleep(Duration::from_millis(5));
         }
         // It answers when all is loaded and taken over.
-        self.list().expect("an answer");
+        self.listed();
+    }
+
+    /// The list, from whichever lair answers: one that hands over cuts its connections.
+    pub fn listed(&self) -> Vec<Listed> {
+        let begun = Instant::now();
+        loop {
+            if let Some(list) = self.list() {
+                return list;
+            }
+            assert!(begun.elapsed() < PATIENCE, "lair answers nobody");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Each module's state, run and process.
-    pub fn list(&self) -> Option<Vec<(String, String, u64, Option<i64>)>> {
+    fn list(&self) -> Option<Vec<Listed>> {
         let reply = self.shared.connect()?.ask("module.list", Value::Null)?;
         let modules = reply["result"]["modules"].as_array()?;
         let word = |m: &Value, key: &str| m[key].as_str().unwrap_or_default().to_owned();
@@ -227,7 +242,7 @@ impl World {
             self.until_up();
         }
         self.kills.lair.push((at, now_ms()));
-        let after = self.list().expect("an answer");
+        let after = self.listed();
         let same = before.iter().filter(|b| b.3.is_some() && after.contains(b));
         self.kills.adopted += same.count() as u64;
     }
