@@ -30,6 +30,7 @@ mod style;
 mod time;
 mod top;
 mod up;
+mod version;
 mod view;
 mod watch;
 mod why;
@@ -134,16 +135,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             clap_complete::generate(args.shell, &mut Cli::command(), "lair", &mut script);
             out::write(&script).map(|_| exit::DONE)
         }
-        Verb::Version => {
-            let version = env!("CARGO_PKG_VERSION");
-            let text = query::out(global);
-            if text.structured() {
-                text.value(&serde_json::json!({ "name": "lair", "version": version }))?;
-            } else {
-                text.text(&format!("lair {version}\n"))?;
-            }
-            Ok(exit::DONE)
-        }
+        Verb::Version => version::version(&query::out(global)),
     }
 }
 
