@@ -353,7 +353,7 @@ fn taken(footprint: &RunFootprint, row: &mut impl FnMut(&str, &str)) {
             .map(|w| format!("GPU memory {w}")),
         of(taken.ready_ms, usual.and_then(|u| u.ready_ms), span)
             .map(|w| format!("ready after {w}")),
-        of(taken.cpu_milli, usual.and_then(|u| u.cpu_milli), cpus).map(|w| format!("{w} CPUs")),
+        of(taken.cpu_milli, usual.and_then(|u| u.cpu_milli), cpus).map(|w| format!("CPUs {w}")),
     ];
     let all: Vec<String> = all.into_iter().flatten().collect();
     if !all.is_empty() {

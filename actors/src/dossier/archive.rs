@@ -52,6 +52,8 @@ pub struct Ended {
     pub before: Arc<View>,
     /// The module after the decision on it.
     pub after: Option<Arc<View>>,
+    /// From its start's begin until it first served; `None`: it did not, or nobody saw it.
+    pub ready: Option<Duration>,
 }
 
 enum Task {
@@ -201,6 +203,8 @@ fn next(clock: &dyn Clock, todo: &Receiver<Task>, held: &mut VecDeque<Task>) -> 
 
 fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {
     let after = ended.after.as_deref().filter(|v| v.child.inc == ended.run);
+    let footprints = &options.footprints;
+    footprints.note(&ended.before, ended.run, ended.ready);
     let dossier = options.composer().compose(ended.run, &ended.before, after);
     let name = ended.before.plan.spec.id.as_str();
     let text = serde_json::to_vec(&dossier)?;
@@ -212,8 +216,7 @@ fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {
 
 fn learn(options: &ArchiveOptions, ended: &Ended) {
     let (id, run) = (&ended.before.plan.spec.id, ended.run);
-    let ready = options.events.tally().served(id, run);
-    if let Err(e) = options.footprints.learn(&ended.before, run, ready) {
+    if let Err(e) = options.footprints.learn(&ended.before, run) {
         tracing::warn!(module = %id, run, "what it took was not written down: {e}");
     }
 }

@@ -47,20 +47,31 @@ impl Sampler {
         if let Some(sampled) = self.last(id, inc).filter(|s| self.young(s.at, max_age)) {
             return sampled;
         }
-        let table = match tree {
-            Tree::Descendants(_) => self.table(max_age),
-            Tree::Cgroup(_) | Tree::None => Arc::default(),
-        };
-        let sampled = Sampled {
-            at: self.clock.now(),
-            usage: Arc::new(usage_in(tree, &table)),
-        };
+        let sampled = self.read(tree, max_age);
         let mut cache = self.lock();
         let before = cache.last.get(id).filter(|(of, ..)| *of == inc);
         let peak = before.map_or(0, |(.., peak)| *peak).max(sampled.usage.rss);
         cache.last.insert(id.clone(), (inc, sampled.clone(), peak));
         drop(cache);
         sampled
+    }
+
+    /// The same for who looks at all of them, now and then: what is read is not kept for the next.
+    #[must_use]
+    pub fn glance(&self, id: &ChildId, inc: u64, tree: &Tree, max_age: Duration) -> Sampled {
+        let last = self.last(id, inc).filter(|s| self.young(s.at, max_age));
+        last.unwrap_or_else(|| self.read(tree, max_age))
+    }
+
+    fn read(&self, tree: &Tree, max_age: Duration) -> Sampled {
+        let table = match tree {
+            Tree::Descendants(_) => self.table(max_age),
+            Tree::Cgroup(_) | Tree::None => Arc::default(),
+        };
+        Sampled {
+            at: self.clock.now(),
+            usage: Arc::new(usage_in(tree, &table)),
+        }
     }
 
     /// The last one read for this run, however old.

@@ -93,14 +93,13 @@ impl Known {
 
 /// What was seen of one run.
 struct Live {
-    inc: u64,
     key: Key,
     /// The first sample's time, on the clock and since the run came up.
-    begun: (Duration, u64),
+    begun: Option<(Duration, u64)>,
     taken: Figures,
     served: bool,
     ring: Ring,
-    told: Option<String>,
+    told: Option<Box<str>>,
     /// Its module was not there at the last look.
     orphan: bool,
 }
@@ -111,7 +110,7 @@ pub struct Footprints {
     /// Modules that have a file which nobody has asked for yet.
     unread: Mutex<BTreeSet<String>>,
     known: Mutex<BTreeMap<ChildId, Known>>,
-    live: Mutex<BTreeMap<ChildId, Vec<Live>>>,
+    live: Mutex<BTreeMap<(ChildId, u64), Box<Live>>>,
     news: Mutex<Vec<Changed>>,
     told: Notify,
 }
@@ -173,10 +172,7 @@ impl Footprints {
     ) -> (Option<RunFootprint>, Option<Series>) {
         let id = &view.plan.spec.id;
         let (mut taken, mut key, mut series) = (Figures::default(), None, None);
-        if let Some(live) = lock(&self.live)
-            .get(id)
-            .and_then(|lives| lives.iter().find(|live| live.inc == run))
-        {
+        if let Some(live) = lock(&self.live).get(&(id.clone(), run)) {
             (taken, key) = (live.taken.clone(), Some(live.key.clone()));
             series = (!live.ring.is_empty()).then(|| live.ring.series());
         }
@@ -205,27 +201,21 @@ impl Footprints {
     fn take(&self, view: &View, now: Duration, up_ms: u64, seen: Seen, most: usize) {
         let (id, inc) = (&view.plan.spec.id, view.child.inc);
         let mut all = lock(&self.live);
-        let lives = all.entry(id.clone()).or_default();
-        if !lives.iter().any(|live| live.inc == inc) {
-            let surplus = (lives.len() + 1).saturating_sub(LIVES);
-            lives.drain(..surplus);
-            lives.push(Live {
-                inc,
-                key: key_of(view),
-                begun: (now, up_ms),
-                taken: Figures::default(),
-                served: false,
-                ring: Ring::default(),
-                told: None,
-                orphan: false,
-            });
+        if !all.contains_key(&(id.clone(), inc)) {
+            let of = |run| (id.clone(), run);
+            let mut others = all.range(of(0)..=of(u64::MAX)).map(|(key, _)| key);
+            // Those that are not written down yet, because too many ended at once.
+            let oldest = others.next().cloned();
+            if others.count() + 1 >= LIVES
+                && let Some(oldest) = oldest
+            {
+                all.remove(&oldest);
+            }
         }
-        let Some(live) = lives.iter_mut().find(|live| live.inc == inc) else {
-            return;
-        };
-        let at_ms = live.begun.1 + ms(now.saturating_sub(live.begun.0));
+        let live = live_of(&mut all, view, inc);
+        let begun = *live.begun.get_or_insert((now, up_ms));
+        let at_ms = begun.1 + ms(now.saturating_sub(begun.0));
         live.served |= seen.served;
-        live.taken.run = inc;
         live.taken.ready_ms = seen.ready_ms.or(live.taken.ready_ms);
         live.taken.memory = live.taken.memory.max(seen.peak);
         live.taken.gpu_memory = live.taken.gpu_memory.max(seen.sample.gpu_memory);
@@ -239,11 +229,20 @@ impl Footprints {
         live.ring.take(sample, most);
     }
 
+    /// Notes that a run that has ended had served, so long after its start's begin.
+    pub(crate) fn note(&self, view: &View, run: u64, ready: Option<Duration>) {
+        let Some(ready) = ready else { return };
+        let mut all = lock(&self.live);
+        let live = live_of(&mut all, view, run);
+        live.served = true;
+        live.taken.ready_ms = Some(ms(ready));
+    }
+
     /// Tells, once, of a run that serves and takes more than its version before did.
     fn compare(&self, id: &ChildId, inc: u64) {
         let seen = {
             let all = lock(&self.live);
-            let live = all.get(id).and_then(|l| l.iter().find(|l| l.inc == inc));
+            let live = all.get(&(id.clone(), inc));
             let live = live.filter(|live| live.served && live.told.is_none());
             live.map(|live| (live.key.clone(), live.taken.clone()))
         };
@@ -253,9 +252,8 @@ impl Footprints {
         let Some(what) = self.news_of(id, &key, &taken, false) else {
             return;
         };
-        if let Some(lives) = lock(&self.live).get_mut(id) {
-            let its = lives.iter_mut().filter(|live| live.inc == inc);
-            its.for_each(|live| live.told = Some(what.clone()));
+        if let Some(live) = lock(&self.live).get_mut(&(id.clone(), inc)) {
+            live.told = Some(what.as_str().into());
         }
         self.tell(id, inc, what);
     }
@@ -279,50 +277,32 @@ impl Footprints {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn learn(&self, view: &View, run: u64, ready: Option<Duration>) -> std::io::Result<()> {
+    pub(crate) fn learn(&self, view: &View, run: u64) -> std::io::Result<()> {
         let id = &view.plan.spec.id;
-        let live = self.forget_run(id, run);
-        let served = ready.is_some() || live.as_ref().is_some_and(|live| live.served);
-        if !served {
+        let live = lock(&self.live).remove(&(id.clone(), run));
+        let Some(live) = live.filter(|live| live.served) else {
             return Ok(());
-        }
-        let told = live.as_ref().and_then(|live| live.told.clone());
-        let key = live
-            .as_ref()
-            .map_or_else(|| key_of(view), |live| live.key.clone());
-        let mut taken = live.map(|live| live.taken).unwrap_or_default();
-        taken.run = run;
-        taken.ready_ms = ready.map(ms).or(taken.ready_ms);
+        };
+        let Live {
+            key, taken, told, ..
+        } = *live;
         let news = self.news_of(id, &key, &taken, true);
         let mut learned = self.store.read(id.as_str());
         learned.take(&key, &view.plan.version, taken);
         let written = self.store.write(&learned);
         lock(&self.unread).remove(id.as_str());
         lock(&self.known).insert(id.clone(), Known::of(&learned));
-        if let Some(what) = news.filter(|what| told.as_ref() != Some(what)) {
+        if let Some(what) = news.filter(|what| told.as_deref() != Some(what)) {
             self.tell(id, run, what);
         }
         written
     }
 
-    fn forget_run(&self, id: &ChildId, run: u64) -> Option<Live> {
-        let mut all = lock(&self.live);
-        let lives = all.get_mut(id)?;
-        let at = lives.iter().position(|live| live.inc == run)?;
-        let live = lives.remove(at);
-        if lives.is_empty() {
-            all.remove(id);
-        }
-        Some(live)
-    }
-
     /// Forgets the samples of modules that were unloaded a while ago.
     fn prune(&self, there: &BTreeSet<ChildId>) {
-        lock(&self.live).retain(|id, lives| {
+        lock(&self.live).retain(|(id, _), live| {
             let gone = !there.contains(id);
-            let keep = !gone || lives.iter().any(|live| !live.orphan);
-            lives.iter_mut().for_each(|live| live.orphan = gone);
-            keep
+            !(std::mem::replace(&mut live.orphan, gone) && gone)
         });
     }
 
@@ -344,6 +324,28 @@ struct Seen {
     peak: Option<u64>,
     ready_ms: Option<u64>,
     served: bool,
+}
+
+fn live_of<'l>(
+    all: &'l mut BTreeMap<(ChildId, u64), Box<Live>>,
+    view: &View,
+    run: u64,
+) -> &'l mut Live {
+    all.entry((view.plan.spec.id.clone(), run))
+        .or_insert_with(|| {
+            Box::new(Live {
+                key: key_of(view),
+                begun: None,
+                taken: Figures {
+                    run,
+                    ..Figures::default()
+                },
+                served: false,
+                ring: Ring::default(),
+                told: None,
+                orphan: false,
+            })
+        })
 }
 
 fn key_of(view: &View) -> Key {

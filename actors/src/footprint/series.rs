@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const POINTS: usize = 240;
 /// Points of one run, at least, however many runs there are.
 const FEWEST: usize = 24;
-/// Points of all runs together: one MiB.
-const TOGETHER: usize = 48_000;
+/// Points of all runs together: half a MiB.
+const TOGETHER: usize = 24_000;
 /// Time units of a point in one second.
 const TENTHS: u64 = 10;
 /// Sums over less time make no rate, ms.
@@ -59,7 +59,15 @@ pub struct Ring {
     points: Vec<Point>,
     /// Less time than this between two points makes them one.
     step: u32,
-    last: Option<Sample>,
+    last: Option<Sums>,
+}
+
+/// The sums at the last sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    at_ms: u64,
+    cpu_ms: Option<u64>,
+    log_bytes: Option<u64>,
 }
 
 /// The same for readers, a column each. A value is about the time between the point before and its own.
@@ -88,7 +96,11 @@ impl Ring {
             return;
         }
         let first = self.last.is_none();
-        self.last = Some(sample);
+        self.last = Some(Sums {
+            at_ms: sample.at_ms,
+            cpu_ms: sample.cpu_ms,
+            log_bytes: sample.log_bytes,
+        });
         let passed = sample.at_ms - before.at_ms;
         // From the run's begin on, sums are known to have begun with nothing.
         let rate = |now: Option<u64>, then: Option<u64>| {
@@ -119,6 +131,11 @@ impl Ring {
         if self.points.len() >= most {
             self.halve(most);
         }
+        if self.points.len() == self.points.capacity() {
+            let more = (self.points.len() / 2).clamp(4, POINTS);
+            self.points
+                .reserve_exact(more.min(most - self.points.len()));
+        }
         self.points.push(point);
     }
 
@@ -132,7 +149,7 @@ impl Ring {
         let span = self.points.last().map_or(0, |last| last.at);
         let half = u32::try_from(most / 2).unwrap_or(1).max(1);
         self.step = span.div_ceil(half).max(1);
-        let (mut kept, mut begin): (Vec<Point>, u32) = (Vec::with_capacity(most), 0);
+        let (mut kept, mut begin): (Vec<Point>, u32) = (Vec::with_capacity(most / 2 + 4), 0);
         for point in &self.points {
             match kept.last_mut() {
                 Some(last) if point.at.saturating_sub(begin) <= self.step => {
@@ -311,7 +328,8 @@ mod test {
     fn room_is_shared_by_all_runs() {
         assert_eq!(room(0), POINTS);
         assert_eq!(room(100), POINTS);
-        assert_eq!(room(1000), 48);
+        assert_eq!(room(500), 48);
+        assert_eq!(room(1000), FEWEST);
         assert_eq!(room(4096), FEWEST);
         assert!(room(4096) * 4096 * std::mem::size_of::<Point>() < 2 << 20);
     }

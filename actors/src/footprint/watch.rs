@@ -184,7 +184,7 @@ fn look_at(args: &WatchArgs, view: &View, most: usize, gpus: &mut Option<Arc<Gpu
     if tree == Tree::None {
         return;
     }
-    let sampled = args.sampler.fresh(id, inc, &tree, FRESH);
+    let sampled = args.sampler.glance(id, inc, &tree, FRESH);
     let usage = &sampled.usage;
     if usage.pids.is_empty() {
         return;
@@ -218,7 +218,7 @@ fn look_at(args: &WatchArgs, view: &View, most: usize, gpus: &mut Option<Arc<Gpu
             log_bytes: view.log.as_ref().map(|log| log.bytes()),
             health: view.health.state,
         },
-        peak: exact.or_else(|| args.sampler.peak(id, inc)),
+        peak: exact.or_else(|| args.sampler.peak(id, inc).max(Some(usage.rss))),
         ready_ms: ready.map(ms),
         served: served || ready.is_some(),
     };

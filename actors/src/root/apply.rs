@@ -327,7 +327,14 @@ impl RootState {
     pub(super) fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<View>>) {
         if let (Some(archive), Some(before)) = (&self.args.archive, before) {
             let after = self.args.board.get(id.as_str());
-            archive.keep(Ended { run, before, after });
+            // Its next run may have served before this one is written down.
+            let ready = self.args.events.tally().served(id, run);
+            archive.keep(Ended {
+                run,
+                before,
+                after,
+                ready,
+            });
         }
     }
 
