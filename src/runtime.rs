@@ -15,6 +15,7 @@ use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
 use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
+use lair_actors::footprint::{self, Footprints, WatchArgs};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
@@ -216,11 +217,13 @@ impl Runtime {
             gpus: GpuDesk::new(clock.clone(), &options.config.gpu.nvml),
             simulated,
         };
+        let footprints = Footprints::new(&options.folders.state);
         let archive = Archive::new(ArchiveOptions {
             clock: clock.clone(),
             sampler: meter.sampler.clone(),
             gpus: meter.gpus.clone(),
             events: events.clone(),
+            footprints: footprints.clone(),
             log_dir: options.folders.logs.clone(),
             rules: options.folders.config.join("rules"),
         });
@@ -230,6 +233,7 @@ impl Runtime {
             events,
             sampler: meter.sampler.clone(),
             archive,
+            footprints,
             pump: Arc::new(OnceLock::new()),
             clock,
             folders: options.folders,
@@ -273,6 +277,15 @@ impl Runtime {
                 clock: inner.clock.clone(),
                 events: inner.events.clone(),
                 board: inner.board.clone(),
+                root: root.clone(),
+            }));
+            tokio::spawn(footprint::watch(WatchArgs {
+                clock: inner.clock.clone(),
+                events: inner.events.clone(),
+                board: inner.board.clone(),
+                sampler: inner.sampler.clone(),
+                gpus: inner.gpus.clone(),
+                footprints: inner.footprints.clone(),
                 root: root.clone(),
             }));
         }

@@ -75,6 +75,8 @@ pub struct Counts {
     pub ready: Histogram,
     /// From the stop's begin until it had ended.
     pub stopped: Histogram,
+    /// The last run that served, and how long its start took until then.
+    pub served: Option<(u64, Duration)>,
     starting: Option<Uptime>,
     awaiting: Option<Uptime>,
     stopping: Option<(Uptime, StopCause)>,
@@ -97,11 +99,10 @@ impl Counts {
                 .take()
                 .into_iter()
                 .for_each(|then| self.started.add(since(then))),
-            NoticeKind::Ready => self
-                .awaiting
-                .take()
-                .into_iter()
-                .for_each(|then| self.ready.add(since(then))),
+            NoticeKind::Ready => self.awaiting.take().into_iter().for_each(|then| {
+                self.ready.add(since(then));
+                self.served = Some((notice.inc, since(then)));
+            }),
             NoticeKind::Stopping { cause } => {
                 self.stopping.get_or_insert((notice.at, *cause));
             }
@@ -157,6 +158,14 @@ impl Tally {
             NoticeKind::Reloaded { .. } => {}
             _ => all.entry(notice.id.clone()).or_default().take(notice),
         }
+    }
+
+    /// How long this run took until it first served; `None`: it did not, or not in this life of the runtime.
+    #[must_use]
+    pub fn served(&self, id: &ChildId, inc: u64) -> Option<Duration> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (of, took) = all.get(id)?.served?;
+        (of == inc).then_some(took)
     }
 
     /// All of it, as of now.

@@ -2,8 +2,8 @@
 
 pub use super::flags::{
     ActorArg, Call, Chaos, Completion, Down, Events, Explain, FaultArg, Files, Inject, Kill, Load,
-    Logs, ModeArg, Names, OutputArg, Plan, Ps, Run, Schema, SchemaArg, Serve, Start, Status, Stop,
-    StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
+    Logs, ModeArg, Names, OutputArg, Plan, Ps, Report, Run, Schema, SchemaArg, Serve, Start,
+    Status, Stop, StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
 };
 use super::style::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -135,6 +135,11 @@ pub enum Verb {
         after_help = "Example:\n  lair why redis\n  lair why redis --run -1\n  lair why redis --bundle redis.tar.zst"
     )]
     Why(Why),
+    /// Show a run over time: memory, CPU, GPU memory, log output, health, and what happened.
+    #[command(
+        after_help = "Example:\n  lair report redis\n  lair report redis --run -1 --html redis.html\n  lair report redis -o json"
+    )]
+    Report(Report),
     /// Check manifests without running anything.
     #[command(after_help = "Example:\n  lair validate *.yaml")]
     Validate(Files),

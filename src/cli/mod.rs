@@ -23,6 +23,7 @@ mod out;
 mod print;
 mod progress;
 mod query;
+mod report;
 mod resources;
 mod run;
 mod serve;
@@ -121,6 +122,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
         Verb::Why(args) => why::why(global, args),
+        Verb::Report(args) => report::report(global, args),
         Verb::Inject(args) => inject::inject(global, args),
         Verb::Chaos(args) => chaos::chaos(global, args),
         Verb::Call(args) => query::call(global, args),

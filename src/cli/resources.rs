@@ -223,6 +223,9 @@ fn module_page(m: &ModulePlan, text: &mut String, style: &Style) {
         );
     }
     row("limits", &limits(m));
+    for hint in &m.hints {
+        row("so far", hint);
+    }
     if let Some(refused) = &m.refused {
         row(
             "refused",

@@ -48,9 +48,13 @@ impl RuntimeHandle {
             };
             let mut dossier = composer.compose(newest, &view, Some(&view));
             if dossier.identity.is_none() {
-                // Who it was is known to the snapshot of its life only, and that is gone.
+                // Who it was, and what it used, is known while it lives, and after that only to its file.
                 let kept = dossier::read(self.log_dir(), name, newest).ok().flatten();
-                dossier.identity = kept.and_then(|kept| kept.identity);
+                if let Some(kept) = kept {
+                    dossier.identity = kept.identity;
+                    dossier.series = dossier.series.or(kept.series);
+                    dossier.footprint = kept.footprint.or(dossier.footprint);
+                }
             }
             return Ok(dossier);
         }

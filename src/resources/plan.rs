@@ -2,12 +2,14 @@
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused, overcommitted};
 use lair_actors::facts::{claim, port_holder};
+use lair_actors::footprint::{Footprint, hint};
 use lair_manifests::launch::{LaunchPlan, Limits, Port};
 use lair_supervision::account::Sum;
 use lair_supervision::{Account, Claim, Measured, Pool};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What loading and starting a file would change.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +46,13 @@ pub struct ModulePlan {
     pub ports: Vec<PortPlan>,
     /// The limits that would be set.
     pub limits: LimitPlan,
+    /// What its runs took so far, run as the file says; null: none of them has ended yet.
+    #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
+    pub footprint: Option<Arc<Footprint>>,
+    /// What that says of the limits.
+    #[serde(default)]
+    pub hints: Vec<String>,
     /// Why it could not be started, if so.
     pub refused: Option<Refusal>,
 }
@@ -193,6 +202,7 @@ fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measu
         (false, false) if known.is_some() => ("replace", admit(account, plan, &wants, measured)),
         (false, false) => ("load", admit(account, plan, &wants, measured)),
     };
+    let footprint = inner.footprints.planned(plan);
     ModulePlan {
         name: id.to_string(),
         change: change.to_owned(),
@@ -210,8 +220,24 @@ fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measu
             .collect(),
         ports: plan.ports.iter().map(|p| port(p, up)).collect(),
         limits: limits(&plan.limits),
+        hints: footprint
+            .as_deref()
+            .map_or_else(Vec::new, |footprint| hints(footprint, &plan.limits)),
+        footprint,
         refused,
     }
+}
+
+fn hints(footprint: &Footprint, limits: &Limits) -> Vec<String> {
+    let gpu = limits.gpu.as_ref();
+    let vram = gpu.and_then(|gpu| Some(gpu.vram? * u64::try_from(gpu.uuids.len()).ok()?));
+    let memory = footprint
+        .memory
+        .map(|peaks| hint("memory", &peaks, footprint.runs, limits.memory));
+    let on_gpu = footprint
+        .gpu_memory
+        .map(|peaks| hint("GPU memory", &peaks, footprint.runs, vram));
+    memory.into_iter().chain(on_gpu).collect()
 }
 
 fn admit(

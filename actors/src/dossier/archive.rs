@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::events::EventLog;
 use crate::facts::{GpuDesk, Sampler};
 use crate::files::{Folder, check_module_name};
+use crate::footprint::Footprints;
 use crate::view::View;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
@@ -35,6 +36,8 @@ pub struct ArchiveOptions {
     pub gpus: Arc<GpuDesk>,
     /// The kept notices.
     pub events: Arc<EventLog>,
+    /// What modules usually take.
+    pub footprints: Arc<Footprints>,
     /// Folder of all log folders.
     pub log_dir: PathBuf,
     /// Folder of a user's packs of known causes.
@@ -72,6 +75,7 @@ impl ArchiveOptions {
             sampler: &self.sampler,
             gpus: &self.gpus,
             events: &self.events,
+            footprints: &self.footprints,
             log_dir: &self.log_dir,
             rules: &self.rules,
             lines: LINES,
@@ -160,6 +164,8 @@ fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
                 let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     write(options, &ended)
                 }));
+                // Its samples are in the dossier by now, and are let go of.
+                learn(options, &ended);
                 match written {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => {
@@ -202,6 +208,14 @@ fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {
     put(&folder, ended.run, &text)?;
     let kept = usize::try_from(ended.before.plan.logs.max_files).unwrap_or(usize::MAX);
     tidy(&folder, kept)
+}
+
+fn learn(options: &ArchiveOptions, ended: &Ended) {
+    let (id, run) = (&ended.before.plan.spec.id, ended.run);
+    let ready = options.events.tally().served(id, run);
+    if let Err(e) = options.footprints.learn(&ended.before, run, ready) {
+        tracing::warn!(module = %id, run, "what it took was not written down: {e}");
+    }
 }
 
 fn put(folder: &Folder, run: u64, text: &[u8]) -> io::Result<()> {
