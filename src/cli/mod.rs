@@ -31,6 +31,7 @@ mod style;
 mod time;
 mod top;
 mod up;
+mod version;
 mod view;
 mod watch;
 mod why;
@@ -77,6 +78,10 @@ pub fn main() -> ExitCode {
 }
 
 /// A panic is told on stderr, on a terminal that is as it was.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the program, not the library"
+)]
 fn tell_of_bugs() {
     std::panic::set_hook(Box::new(|info| {
         top::give_terminal_back();
@@ -141,16 +146,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             clap_complete::generate(args.shell, &mut Cli::command(), "lair", &mut script);
             out::write(&script).map(|_| exit::DONE)
         }
-        Verb::Version => {
-            let version = env!("CARGO_PKG_VERSION");
-            let text = query::out(global);
-            if text.structured() {
-                text.value(&serde_json::json!({ "name": "lair", "version": version }))?;
-            } else {
-                text.text(&format!("lair {version}\n"))?;
-            }
-            Ok(exit::DONE)
-        }
+        Verb::Version => version::version(&query::out(global)),
     }
 }
 

@@ -146,6 +146,9 @@ pub struct Books {
     pub lost_with_both: u64,
     /// The same, with the engine that held them.
     pub lost_with_engine: u64,
+    /// The same, of containers that their engine started after lair was killed in the middle of that: they are replaced.
+    pub lost_with_start: u64,
+    pub cut_off_starts: u64,
     /// Runs with a gap that lair has said.
     pub said_gaps: u64,
     pub ends_told: u64,
@@ -207,6 +210,9 @@ impl Auditor<'_> {
                 let lost = proof.done[0] + proof.done[1];
                 if self.both_died(name, proof) {
                     self.books.lost_with_both += lost;
+                } else if self.start_cut_off(name, proof) {
+                    self.books.lost_with_start += lost;
+                    self.books.cut_off_starts += 1;
                 } else {
                     self.wrong(
                         name,
@@ -299,6 +305,12 @@ impl Auditor<'_> {
                 let dead = |(from, to): &(u64, u64)| *to >= *keeper && *from <= last;
                 began <= *keeper && self.kills.lair.iter().any(dead)
             })
+    }
+
+    /// Was this container started while lair was dead or coming up?
+    fn start_cut_off(&self, name: &str, proof: &Proof) -> bool {
+        let away = |(from, to): &(u64, u64)| from - SLACK_MS <= proof.began && proof.began <= *to;
+        !name.starts_with('n') && self.kills.lair.iter().any(away)
     }
 
     fn hear_dossiers(&mut self, name: &str, logs: &Path) {

@@ -2,7 +2,7 @@
 
 use super::clients::Shared;
 use super::dice::Dice;
-use super::face::Lair;
+use super::face::{LAIR, Lair};
 use super::support::contained::OwnEngine;
 use super::support::engines::{Kind, image};
 use super::support::{Home, is_alive, processes_with, signal};
@@ -25,6 +25,9 @@ pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("a clock").as_millis() as u64
 }
+
+/// A module's name, state, run and process.
+pub type Listed = (String, String, u64, Option<i64>);
 
 /// When what was killed, in `now_ms`.
 #[derive(Default)]
@@ -67,6 +70,8 @@ impl World {
             .args([lair.dir.join("talker"), PathBuf::from(source)])
             .status();
         assert!(built.expect("a C compiler").success());
+        // Of its own, so that a build meanwhile changes nothing.
+        fs::copy(LAIR, lair.dir.join("lair")).expect("a copy of lair");
         let names = (0..NATIVES).map(native_name);
         let names = names.chain((0..CONTAINERS).map(container_name)).collect();
         let shared = Shared::new(lair.dir.clone(), names);
@@ -145,9 +150,13 @@ impl World {
             .append(true)
             .open(self.lair.dir.join("serve.log"))
             .expect("a log");
-        let mut command = self.lair.command(&["serve"]);
+        let mut command = Command::new(self.lair.dir.join("lair"));
         let socket = |engine: &OwnEngine| format!("unix://{}", engine.socket().display());
         let child = command
+            .arg("serve")
+            .env_remove("LAIR_SOCKET")
+            .env("LAIR_CONFIG", self.lair.dir.join("config.yaml"))
+            .stdin(Stdio::null())
             .env("CONTAINER_HOST", socket(&self.podman))
             .env("DOCKER_HOST", socket(&self.docker))
             .stdout(Stdio::null())
@@ -166,11 +175,23 @@ impl World {
             std::thread::sleep(Duration::from_millis(5));
         }
         // It answers when all is loaded and taken over.
-        self.list().expect("an answer");
+        self.listed();
+    }
+
+    /// The list, from whichever lair answers: one that hands over cuts its connections.
+    pub fn listed(&self) -> Vec<Listed> {
+        let begun = Instant::now();
+        loop {
+            if let Some(list) = self.list() {
+                return list;
+            }
+            assert!(begun.elapsed() < PATIENCE, "lair answers nobody");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Each module's state, run and process.
-    pub fn list(&self) -> Option<Vec<(String, String, u64, Option<i64>)>> {
+    fn list(&self) -> Option<Vec<Listed>> {
         let reply = self.shared.connect()?.ask("module.list", Value::Null)?;
         let modules = reply["result"]["modules"].as_array()?;
         let word = |m: &Value, key: &str| m[key].as_str().unwrap_or_default().to_owned();
@@ -189,7 +210,7 @@ impl World {
     /// One end of lair and its return, with what else dies meanwhile.
     pub fn kill_lair(&mut self, dice: &mut Dice) {
         let before = self.list().unwrap_or_default();
-        let keeper = dice.once_in(25).then(|| self.keeper()).flatten();
+        let keeper = dice.once_in(40).then(|| self.keeper()).flatten();
         if dice.once_in(2) {
             // In the middle of something.
             self.shared.fire(dice);
@@ -221,7 +242,7 @@ impl World {
             self.until_up();
         }
         self.kills.lair.push((at, now_ms()));
-        let after = self.list().expect("an answer");
+        let after = self.listed();
         let same = before.iter().filter(|b| b.3.is_some() && after.contains(b));
         self.kills.adopted += same.count() as u64;
     }

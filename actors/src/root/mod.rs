@@ -256,6 +256,7 @@ impl Actor for RootActor {
             }
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -289,6 +290,7 @@ impl Actor for RootActor {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }

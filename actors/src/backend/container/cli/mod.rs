@@ -64,8 +64,15 @@ impl Cli {
     /// Uses the first of these programs that finds its engine; a program's name says which it is.
     #[must_use]
     pub fn of(programs: &[PathBuf]) -> Self {
+        Cli::within(programs, "/".into())
+    }
+
+    /// The same, started in this folder, which is made if it is not there.
+    #[must_use]
+    pub fn within(programs: &[PathBuf], folder: PathBuf) -> Self {
+        let program = |path: &PathBuf| Program::new(path, folder.clone());
         Cli(Arc::new(Inner {
-            programs: programs.iter().map(|path| Program::new(path)).collect(),
+            programs: programs.iter().map(program).collect(),
             chosen: OnceCell::new(),
             feeds: Mutex::default(),
         }))
