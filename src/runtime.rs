@@ -133,6 +133,14 @@ impl RuntimeError {
     }
 }
 
+/// A host whose panics end its process would end with the first actor that panics, and not be there to restart it.
+fn panics_are_caught(abort: bool) -> Result<(), RuntimeError> {
+    if abort {
+        return Err(RuntimeError::PanicAborts);
+    }
+    Ok(())
+}
+
 /// How long the keeper may take to end when all modules should be gone.
 const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -166,9 +174,7 @@ impl Runtime {
         options: RuntimeOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Runtime, RuntimeError> {
-        if cfg!(panic = "abort") {
-            return Err(RuntimeError::PanicAborts);
-        }
+        panics_are_caught(cfg!(panic = "abort"))?;
         options.folders.make()?;
         let orders = policy(&options);
         let lasting = orders == DeathPolicy::Keep || !options.foreground;
@@ -357,4 +363,16 @@ async fn spawn_root(
     spawned
         .map(|(root, _)| root)
         .map_err(|e| RuntimeError::Root(e.to_string()))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn only_a_host_that_unwinds_is_served() {
+        assert!(panics_are_caught(false).is_ok());
+        let refused = panics_are_caught(true).expect_err("it would abort");
+        assert_eq!(refused.code(), "panic_aborts");
+    }
 }

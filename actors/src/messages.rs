@@ -8,6 +8,7 @@
 use crate::backend::container::News;
 use crate::backend::{ChildExit, ChildHandle, ReadySource};
 use crate::fault::Fault;
+use crate::ledger::Mark;
 use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
@@ -21,10 +22,12 @@ use std::time::Duration;
 
 /// Asked of, and reported to, the root: the only writer of lifecycle state.
 pub enum RootMsg {
-    /// Make a module known; `base` is the highest run number already on disk.
+    /// Make a module known; `base` is the highest run number already on disk, `mark` what an earlier life wrote down of
+    /// it, which [`RootMsg::Adopt`] or [`RootMsg::GoOn`] will go on with.
     Load {
         plan: Arc<LaunchPlan>,
         base: u64,
+        mark: Option<Mark>,
         origin: Origin,
         reply: RpcReplyPort<Result<Loaded, DeniedReason>>,
     },

@@ -6,12 +6,13 @@ pub use super::flags::{
     Status, Stop, StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
 };
 use super::style::When;
+use super::version;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Runs AI modules on this machine, keeps the truth about them, and does nothing else.
 #[derive(Debug, Parser)]
-#[command(name = "lair", version, about, propagate_version = true, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "lair", version = version::SHORT, long_version = version::LONG.as_str(), about, propagate_version = true, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -181,8 +182,8 @@ pub enum Verb {
     /// Print a shell's completion script.
     #[command(after_help = "Example:\n  lair completion bash > /etc/bash_completion.d/lair")]
     Completion(Completion),
-    /// Print the version.
-    #[command(after_help = "Example:\n  lair version")]
+    /// Print version, commit and features.
+    #[command(after_help = "Example:\n  lair version\n  lair version -o json")]
     Version,
 }
 

@@ -8,7 +8,7 @@ mod again;
 mod figures;
 mod still;
 mod why;
-mod words;
+pub(crate) mod words;
 
 pub(crate) use why::recorded;
 pub(crate) use words::overcommitted;
@@ -122,7 +122,7 @@ impl RuntimeHandle {
     ///
     /// # Errors
     /// `invalid_manifest` with every problem, `mode_unavailable` or `untrusted` with every mismatch, `group_exists`,
-    /// `draining`, `too_many_modules`.
+    /// `draining`, `busy`.
     pub async fn load(
         &self,
         source: ManifestSource,
@@ -162,6 +162,7 @@ impl RuntimeHandle {
             let origin = origin.clone();
             let answer = self
                 .call(|reply| RootMsg::Load {
+                    mark: None,
                     plan,
                     base,
                     origin,

@@ -29,9 +29,13 @@ pub struct PlanReport {
 pub struct ModulePlan {
     /// Its name.
     pub name: String,
-    /// `none` (it runs as the file says), `start`, `load` (and start), `replace` (and start), `blocked` (it runs as
-    /// another file says).
+    /// `none` (it runs as the file says), `start`, `load` (and start), `replace` (and start), `update` (it runs, and takes
+    /// all at once), `restart` (it runs, and a new run has to begin for what is named under `next_start`).
     pub change: String,
+    /// Parts of its manifest that it would take while it runs.
+    pub live: Vec<String>,
+    /// Parts that would count from its next start on.
+    pub next_start: Vec<String>,
     /// `native` or `container`.
     pub mode: String,
     /// Why that mode, one line a step.
@@ -184,11 +188,16 @@ fn pools(plans: &[LaunchPlan]) -> Vec<Pool> {
 fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measured) -> ModulePlan {
     let (id, wants) = (&plan.spec.id, claim(&plan.limits));
     let known = inner.board.get(id.as_str());
-    let same = known.as_ref().is_some_and(|view| view.plan.same_as(plan));
+    let differs = known
+        .as_ref()
+        .map(|view| view.plan.difference(plan))
+        .unwrap_or_default();
+    let same = known.is_some() && differs.is_empty();
     let up = known.as_ref().is_some_and(|view| !view.child.is_down());
     let (change, refused) = match (same, up) {
         (true, true) => ("none", None),
-        (false, true) => ("blocked", Some(still_up(id.as_str()))),
+        (false, true) if differs.next_start.is_empty() => ("update", None),
+        (false, true) => ("restart", admit(account, plan, &wants, measured)),
         (true, false) => ("start", admit(account, plan, &wants, measured)),
         (false, false) if known.is_some() => ("replace", admit(account, plan, &wants, measured)),
         (false, false) => ("load", admit(account, plan, &wants, measured)),
@@ -197,6 +206,8 @@ fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measu
     ModulePlan {
         name: id.to_string(),
         change: change.to_owned(),
+        live: words(&differs.live),
+        next_start: words(&differs.next_start),
         mode: plan.mode.as_str().to_owned(),
         explanation: plan.explanation.clone(),
         devices: wants
@@ -239,12 +250,8 @@ fn admit(
     Some(Refusal::of(overcommitted(&short)))
 }
 
-fn still_up(name: &str) -> Refusal {
-    Refusal {
-        code: "still_up".into(),
-        message: format!("`{name}` runs as another file says"),
-        help: Some(format!("stop it first: `lair stop {name} --wait`")),
-    }
+fn words(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
 fn port(port: &Port, up: bool) -> PortPlan {

@@ -21,7 +21,7 @@ use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Mark};
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, RootMsg};
 use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
@@ -168,10 +168,11 @@ impl Actor for RootActor {
             RootMsg::Load {
                 plan,
                 base,
+                mark,
                 origin,
                 reply,
             } => {
-                let _ = reply.send(state.load(plan, base, origin));
+                let _ = reply.send(state.load(plan, (base, mark), origin));
             }
             RootMsg::Unload { id, origin, reply } => {
                 let _ = reply.send(state.unload(&id, origin));
@@ -203,10 +204,12 @@ impl Actor for RootActor {
                 reply,
             } => {
                 let adopted = state.adopt(&id, inc, *started, mark).await;
+                state.gone_on(&id);
                 let _ = reply.send(adopted);
             }
             RootMsg::GoOn { id, mark, reply } => {
                 state.go_on_without(&id, mark).await;
+                state.gone_on(&id);
                 let _ = reply.send(());
             }
             RootMsg::Ping { reply } => {
@@ -253,6 +256,7 @@ impl Actor for RootActor {
             }
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -286,6 +290,7 @@ impl Actor for RootActor {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -353,7 +358,7 @@ impl RootState {
     fn load(
         &mut self,
         plan: Arc<LaunchPlan>,
-        base: u64,
+        (base, mark): (u64, Option<Mark>),
         origin: Origin,
     ) -> Result<Loaded, DeniedReason> {
         if self.drain.is_some() {
@@ -374,7 +379,8 @@ impl RootState {
             Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
-                let known = Box::new(Managed::new(first.0, first.1, base));
+                let mut known = Box::new(Managed::new(first.0, first.1, base));
+                known.past = mark;
                 self.children.insert(id.clone(), known);
                 self.join_group(&id);
                 self.show(&id);
