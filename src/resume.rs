@@ -7,7 +7,7 @@
 use crate::containers;
 use crate::folders::Folders;
 use crate::handle::RuntimeHandle;
-use lair_actors::backend::native::{NativeBackend, NativeOptions};
+use lair_actors::backend::native::{self, NativeBackend, NativeOptions};
 use lair_actors::backend::{Backend, StartOrder, Survivor};
 use lair_actors::files::last_run;
 use lair_actors::files::read::{Recorded, recorded};
@@ -77,9 +77,12 @@ impl Machine {
             tracing::warn!(%error, "the keeper was not told what to do when lair dies");
         }
         let desk = desk(&keeper, &mut left, lasting);
-        let past = past(&folders.run, lasting);
+        let instance = folders.instance();
+        let mut lives = vec![instance.clone()];
+        lives.extend(native::lives(&left.children));
+        let past = past(&folders.run, lives, lasting);
         let native = NativeOptions {
-            instance: folders.instance(),
+            instance,
             run_dir: folders.run.clone(),
         };
         let native = NativeBackend::inheriting(keeper, Some(options), left, native);
@@ -138,8 +141,8 @@ fn desk(keeper: &KeeperClient, left: &mut Inheritance, lasting: bool) -> Option<
 
 /// What was written last time; and the ledger of this life, if there may be a next: plans hold values of the
 /// environment, which are not written without need.
-fn past(run: &Path, lasting: bool) -> Past {
-    match Ledger::open(run) {
+fn past(run: &Path, lives: Vec<String>, lasting: bool) -> Past {
+    match Ledger::open(run, lives) {
         Ok((mut ledger, remembered)) => {
             if let Some(why) = &remembered.ignored {
                 tracing::warn!("the ledger in {} is not used: {why}", run.display());
@@ -178,6 +181,7 @@ impl RuntimeHandle {
                 .call(|reply| RootMsg::Load {
                     plan: plan.clone(),
                     base,
+                    mark: known.mark.clone(),
                     origin,
                     reply,
                 })
@@ -191,15 +195,39 @@ impl RuntimeHandle {
             }
         }
         let survivors = self.survivors().await;
-        for (id, mark) in marks {
+        let is_there = |(id, mark): &(ChildId, Option<Mark>)| {
             let is_it =
-                |(_, found): &(_, Survivor)| found.id == id && is_same(found, mark.as_ref());
-            if survivors.iter().any(is_it) {
-                self.claim(&id, mark).await;
-            } else if let Some(mark) = mark {
-                end_orphan(&id, &mark).await;
-                let _ = self.call(|reply| RootMsg::GoOn { id, mark, reply }).await;
+                |(_, found): &(_, Survivor)| found.id == *id && is_same(found, mark.as_ref());
+            survivors.iter().any(is_it)
+        };
+        let (there, gone): (Vec<_>, Vec<_>) = marks.into_iter().partition(is_there);
+        for (id, mark) in there {
+            self.claim(&id, mark).await;
+        }
+        let gone = gone.into_iter().filter_map(|(id, mark)| Some((id, mark?)));
+        let gone: Vec<(ChildId, Mark)> = gone.collect();
+        self.end_orphans(&remembered.lives, &gone).await;
+        for (id, mark) in gone {
+            let _ = self.call(|reply| RootMsg::GoOn { id, mark, reply }).await;
+        }
+    }
+
+    /// Their keeper died as well, so nobody has their streams and exits: what lives of them, led by anybody or not, is
+    /// ended before another is started.
+    async fn end_orphans(&self, lives: &[String], gone: &[(ChildId, Mark)]) {
+        let ran = |mark: &Mark| !matches!(mark.standing, Standing::Down | Standing::Waiting);
+        let contained =
+            |mark: &Mark| matches!(mark.identity, Some(ChildIdentity::Container { .. }));
+        let mut runs = Vec::new();
+        for (id, mark) in gone {
+            if ran(mark) && !contained(mark) {
+                end_orphan(id, mark).await;
+                runs.push(format!("{id}.{}", mark.run));
             }
+        }
+        let Some(native) = self.native() else { return };
+        if !native.end_remains(lives, &runs).await {
+            tracing::error!("what outlived its keeper could not be ended");
         }
     }
 
@@ -357,7 +385,7 @@ fn is_same(found: &Survivor, mark: Option<&Mark>) -> bool {
     }
 }
 
-/// Its keeper died as well, so nobody has its streams and its exit: what lives of it is ended, before another is started.
+/// One that lives, and all that descends from it.
 async fn end_orphan(id: &ChildId, mark: &Mark) {
     let (Standing::Up | Standing::Stopping | Standing::Restarting, Some(identity)) =
         (mark.standing, &mark.identity)

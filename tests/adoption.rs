@@ -307,6 +307,50 @@ fn a_restart_that_was_waited_for_is_made_and_no_other() {
     lair.end();
 }
 
+// R3: killed once more while it comes up
+#[test]
+fn while_lair_comes_up_its_ledger_never_says_less_than_the_one_before() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let again = "  restart: { policy: always, backoff: { first: 60s, cap: 60s } }\n";
+    lair.up("waits", "sleep 0.3; exit 1", again);
+    lair.up("runs", "exec sleep 1000", "");
+    lair.up("stops", "trap '' TERM; while :; do sleep 0.05; done", "");
+    lair.until("waits", "it waits", |s| {
+        s["restarts"]["next_at"].is_string()
+    });
+    let mut conn = lair.lair.connect();
+    conn.ok("module.stop", json!({ "name": "stops" }));
+    lair.until("stops", "it is stopping", |s| s["state"] == "stopping");
+    lair.kill();
+    lair.rise();
+    let text = fs::read_to_string(lair.ledger()).expect("a ledger");
+    let lines = text
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).expect("a line"));
+    let mut news = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for line in lines {
+        if let (Some(id), mark) = (line["mark"]["id"].as_str(), &line["mark"]["mark"]) {
+            let standing = mark["standing"].as_str().unwrap_or_default().to_owned();
+            news.entry(id.to_owned()).or_default().push(standing);
+        }
+    }
+    // What the last life wrote, and what this one made of it.
+    let begun = |id: &str| {
+        news[id]
+            .iter()
+            .take(2)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(begun("waits"), ["waiting", "starting"], "{news:?}");
+    assert_eq!(begun("runs")[0], "up", "{news:?}");
+    assert!(!begun("runs").contains(&"down"), "{news:?}");
+    assert_eq!(begun("stops")[0], "stopping", "{news:?}");
+    assert!(!begun("stops")[1..].contains(&"up"), "{news:?}");
+    lair.end();
+}
+
 // R3: probes without a false failure
 #[test]
 fn a_module_that_has_said_that_it_is_ready_need_not_say_it_again() {
@@ -403,6 +447,50 @@ fn when_lair_and_keeper_are_killed_no_module_runs_twice() {
     assert!(!is_alive(old), "the first copy was ended");
     assert_ne!(pid_of(&status), old);
     lair.end();
+}
+
+// R3b, both at once: the leader dies of writing to nobody, and its helpers do not
+#[test]
+fn when_lair_and_keeper_are_killed_what_outlived_its_leader_is_ended_too() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let dir = lair.lair.dir.clone();
+    let script = format!(
+        "sleep 1000 & echo $! > {0}/plain; env -i setsid sleep 1000 & echo $! > {0}/escaped; while :; do echo x; sleep 0.01; done",
+        dir.display()
+    );
+    let leader = pid_of(&lair.up("m", &script, "  restart: { policy: always }\n"));
+    let pid = |name: &str| {
+        let text = fs::read_to_string(dir.join(name)).unwrap_or_default();
+        text.trim().parse::<i32>().unwrap_or_default()
+    };
+    until("its helpers", SOON, || {
+        pid("plain") > 0 && pid("escaped") > 0
+    });
+    let (plain, escaped) = (pid("plain"), pid("escaped"));
+    let keeper = lair.keeper();
+    lair.kill();
+    support::signal(keeper, 9);
+    until("its leader is gone", SOON, || !is_alive(leader));
+    assert!(is_alive(plain), "it writes to nobody");
+    lair.rise();
+    lair.until("m", "it runs again", |s| {
+        s["run"] == 2 && s["pid"].is_number()
+    });
+    assert!(!is_alive(plain), "nothing of the first copy was left");
+    // Without a group of version 2 nothing tells whose it is.
+    if has_groups() {
+        assert!(!is_alive(escaped), "nor what had hidden");
+    } else {
+        support::signal(escaped, 9);
+    }
+    lair.end();
+}
+
+/// Can lair make groups of version 2 here?
+fn has_groups() -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").expect("mounts");
+    mounts.contains(" cgroup2 rw") && rustix::process::geteuid().is_root()
 }
 
 // R5 I5 I8

@@ -299,3 +299,101 @@ fn a_stack_under_the_daemon_restarts_the_rest_and_shows_its_group() {
     assert!(page.contains("web (rest_for_one), steady"), "{page}");
     assert_eq!(lair.status("other")["group"], serde_json::Value::Null);
 }
+
+/// O22, R1: members go one after the other, last first; who is in no group waits for nobody; one that is deaf costs its
+/// own grace, and not those of the others.
+#[test]
+fn a_drain_stops_the_members_of_a_group_last_first_each_after_the_end_of_the_next() {
+    let lair = face::Lair::folder();
+    let order = lair.dir.join("order");
+    let mut text = "modules:\n".to_owned();
+    for name in ["db", "engine", "deaf", "ui", "alone"] {
+        let says = format!(
+            "trap 'echo ask {name} >> {0}; sleep 0.2; echo end {name} >> {0}; exit 0' TERM; ",
+            order.display()
+        );
+        let (trap, grace) = match name {
+            "deaf" => (says.replace("exit 0", "sleep 1000 & wait"), "500ms"),
+            _ => (says, "10s"),
+        };
+        let script = format!("{trap} echo up; while :; do sleep 0.02; done");
+        let script = serde_json::to_string(&script).expect("a string");
+        text += &format!(
+            "- name: {name}\n  runtime:\n    native: {{ command: [/bin/sh, -c, {script}] }}\n    stop: {{ grace: {grace} }}\n"
+        );
+    }
+    text += "groups: [ { name: web, strategy: one_for_one, modules: [db, engine, deaf, ui] } ]\n";
+    std::fs::write(lair.dir.join("modules/stack.yaml"), text).expect("a file");
+    let mut lair = lair.serve(&["--start", "--drain", "60s"]);
+    for name in ["db", "engine", "deaf", "ui", "alone"] {
+        until("its trap is set", SOON, || {
+            lair.status(name)["logs"]["bytes"] == 3
+        });
+    }
+    assert_eq!(lair.term(), Some(0), "{}", lair.log());
+    let told = std::fs::read_to_string(order).expect("an order");
+    let lines: Vec<&str> = told.lines().collect();
+    let of_group: Vec<&str> = lines
+        .iter()
+        .copied()
+        .filter(|line| !line.ends_with("alone"))
+        .collect();
+    assert_eq!(
+        of_group,
+        [
+            "ask ui",
+            "end ui",
+            "ask deaf",
+            "end deaf",
+            "ask engine",
+            "end engine",
+            "ask db",
+            "end db"
+        ]
+    );
+    let at = |what| lines.iter().position(|line| *line == what);
+    assert!(at("ask alone") < at("ask deaf"), "{lines:?}");
+}
+
+/// I12: each has its share of the time, and the whole ends within its bound.
+#[tokio::test]
+async fn a_drain_of_a_deaf_group_ends_within_its_bound() {
+    let deaf = || Script {
+        on_stop: OnStop::Ignore,
+        ..Script::default()
+    };
+    let mut builder = Simulation::builder().faults();
+    for name in ["a", "b", "c"] {
+        builder = builder.script(name, deaf());
+    }
+    let sim = builder.start().await.expect("starts");
+    let loaded = sim.load(&stack("rest_for_one", 5, ALWAYS)).await;
+    loaded.expect("loaded");
+    for name in ["a", "b", "c", "x"] {
+        sim.start(name).await.expect("started");
+    }
+    let before = sim.notices().len();
+    let (handle, origin) = (sim.handle().clone(), Simulation::origin());
+    let drain = tokio::spawn(async move { handle.drain(6 * SECOND, origin).await });
+    sim.settle().await;
+    let mut passed = Duration::ZERO;
+    while !drain.is_finished() {
+        assert!(passed <= 6 * SECOND, "{:?}", told(&sim, before));
+        if passed == SECOND {
+            // Who waits for its turn is not started again, whatever becomes of it.
+            let refused = sim.handle().restart("a", None, Simulation::origin()).await;
+            assert_eq!(refused.expect_err("no restart now").code, "draining");
+            crash(&sim, "a").await;
+        }
+        sim.advance(SECOND / 2).await;
+        passed += SECOND / 2;
+    }
+    let report = drain.await.expect("no panic").expect("a report");
+    assert!(report.remaining.is_empty(), "{report:?}");
+    assert_eq!((report.stopped, report.killed.len()), (4, 2), "{report:?}");
+    assert_eq!(
+        told(&sim, before),
+        ["exited x", "exited a", "exited c", "exited b"]
+    );
+    sim.shutdown(SECOND).await;
+}

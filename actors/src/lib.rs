@@ -15,6 +15,7 @@ pub mod exposure;
 pub mod facts;
 pub mod fault;
 pub mod files;
+pub mod footprint;
 pub mod health;
 pub mod keeper;
 pub mod ledger;

@@ -8,6 +8,7 @@
 use crate::backend::container::News;
 use crate::backend::{ChildExit, ChildHandle, ReadySource};
 use crate::fault::Fault;
+use crate::ledger::Mark;
 use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
@@ -21,10 +22,12 @@ use std::time::Duration;
 
 /// Asked of, and reported to, the root: the only writer of lifecycle state.
 pub enum RootMsg {
-    /// Make a module known; `base` is the highest run number already on disk.
+    /// Make a module known; `base` is the highest run number already on disk, `mark` what an earlier life wrote down of
+    /// it, which [`RootMsg::Adopt`] or [`RootMsg::GoOn`] will go on with.
     Load {
         plan: Arc<LaunchPlan>,
         base: u64,
+        mark: Option<Mark>,
         origin: Origin,
         reply: RpcReplyPort<Result<Loaded, DeniedReason>>,
     },
@@ -108,6 +111,8 @@ pub enum RootMsg {
     DrainDeadline,
     /// From a container backend: something happened beside the module's life.
     News { id: ChildId, inc: u64, news: News },
+    /// From those who learn: a run takes more, or less, than the module's version before did.
+    FootprintChanged { id: ChildId, inc: u64, what: String },
     /// Tell observers what came of reading configuration and manifests again.
     Reloaded { report: String, origin: Origin },
 }

@@ -31,6 +31,7 @@ pub mod runtime;
 pub mod schema;
 pub mod selection;
 pub mod source;
+mod spec_digest;
 pub mod stack;
 pub mod text;
 mod texts;

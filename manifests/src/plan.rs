@@ -19,6 +19,7 @@ use crate::text::{Command, Scope, Secret, Text};
 use crate::words::EnvName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 mod gpu;
 mod policy;
@@ -204,7 +205,7 @@ impl<'p> Planner<'p> {
         };
         Some(NativeLaunch {
             argv,
-            env: self.env.clone(),
+            env: Arc::new(self.env.clone()),
             passed: self.passed(native),
             secrets: self.secrets(),
             workdir: self.absolute(&workdir),

@@ -337,3 +337,34 @@ fn every_combination_of_policies_is_taken_as_written() {
     }
     assert_eq!(taken, 432);
 }
+
+#[test]
+fn a_spec_digest_is_of_what_is_started_and_of_nothing_else() {
+    let of = |text: &str| {
+        let plan = planned(text, Mode::Native, &[("TOKEN", "t")]).expect("a plan");
+        plan.spec_digest()
+    };
+    let first = of(SMALL);
+    assert_eq!(first.len(), 16);
+    for same in [
+        "# a comment\nname: m\nruntime: { native: { command: [prog] } }\n",
+        "name: m\nversion: 2.0.0\nruntime:\n  native: { command: [prog] }\n  restart: always\n",
+        "name: m\nruntime:\n  native: { command: [prog] }\n  resources: { memory: 1GiB }\n",
+    ] {
+        assert_eq!(of(same), first, "{same}");
+    }
+    for other in [
+        "name: m\nruntime:\n  native: { command: [prog, -v] }\n",
+        "name: m\nruntime:\n  native: { command: [prog], env: { A: b } }\n",
+        "name: m\nruntime:\n  native: { command: [prog], workdir: /tmp }\n",
+    ] {
+        assert_ne!(of(other), first, "{other}");
+    }
+    // What is passed on from the runtime's environment is a secret as often as not.
+    let passed = "name: m\nruntime:\n  native: { command: [prog], pass_env: [TOKEN] }\n";
+    let with = |value| {
+        let plan = planned(passed, Mode::Native, &[("TOKEN", value)]).expect("a plan");
+        plan.spec_digest()
+    };
+    assert_eq!(with("a"), with("b"));
+}

@@ -79,6 +79,7 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Pulling { .. } => "module.pulling",
         NoticeKind::Reclaimed { .. } => "module.reclaimed",
         NoticeKind::Differs { .. } => "module.differs",
+        NoticeKind::FootprintChanged { .. } => "module.footprint_changed",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
     }
@@ -120,6 +121,7 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::Pulling { progress } => json!({ "progress": progress }),
         NoticeKind::Reclaimed { what } => json!({ "what": what }),
         NoticeKind::Differs { what } => json!({ "what": what }),
+        NoticeKind::FootprintChanged { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
         NoticeKind::Changed { live, next_start } => {
             json!({ "live": live, "next_start": next_start })

@@ -3,9 +3,10 @@
 use super::exit::{self, Code};
 use super::out::Table;
 use super::style::{Style, Tone, tone};
-use super::time::{age, bytes, now_ms, parse_rfc3339};
+use super::time::{age, bytes, now_ms, parse_rfc3339, span};
 use crate::bridge::logline::LogLine;
 use lair_actors::confinement::Confinement;
+use lair_actors::footprint::{Footprint, Spread};
 use lair_actors::status::{Exit, ModuleStatus};
 use lair_actors::view::HealthWord;
 use std::fmt::Write;
@@ -241,6 +242,29 @@ fn verdict(
     }
 }
 
+/// `memory 6GiB (5.9GiB to 6.1GiB), ready after 41.0s (40.2s to 44.0s), 5 runs`
+fn usually(footprint: &Footprint) -> Option<String> {
+    let of = |spread: Option<Spread>, show: fn(u64) -> String| {
+        let spread = spread?;
+        let (usual, least, most) = (show(spread.usual), show(spread.least), show(spread.most));
+        Some(match least == most {
+            true => usual,
+            false => format!("{usual} ({least} to {most})"),
+        })
+    };
+    let all = [
+        of(footprint.memory, bytes).map(|w| format!("memory {w}")),
+        of(footprint.gpu_memory, bytes).map(|w| format!("GPU memory {w}")),
+        of(footprint.ready_ms, span).map(|w| format!("ready after {w}")),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    let runs = match footprint.runs {
+        1 => "1 run".to_owned(),
+        n => format!("{n} runs"),
+    };
+    (!all.is_empty()).then(|| format!("{}, {runs}", all.join(", ")))
+}
+
 fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
     if let Some(pid) = m.pid {
         row(
@@ -281,6 +305,9 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         let now = r.pids.current.map_or_else(|| "-".into(), |n| n.to_string());
         let by = held(r.pids.enforced, r.pids.by.as_deref());
         row("Tasks", &format!("{now}/{limit}{by}"));
+    }
+    if let Some(usual) = m.footprint.as_deref().and_then(usually) {
+        row("Usually", &usual);
     }
     for gpu in &m.resources.gpu {
         let has = match (gpu.memory, gpu.in_use) {

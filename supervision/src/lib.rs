@@ -32,7 +32,7 @@ pub use group::{Group, GroupFailure, GroupPhase, GroupSpec, Strategy};
 pub use notice::{Notice, NoticeKind, Seq};
 pub use probe::{Health, HealthChange, HealthState, HealthVerdict, ProbeOutcome};
 pub use restart::{Rest, Verdict, verdict};
-pub use shutdown::{ShutdownPlan, Wave};
+pub use shutdown::ShutdownPlan;
 pub use spec::{
     Backoff, ChildId, ChildSpec, Intensity, OnLiveness, ProbeKind, ProbeSpec, Probes, RestartType,
     SuccessCodes,

@@ -158,6 +158,11 @@ pub enum NoticeKind {
         /// One sentence each.
         what: Vec<String>,
     },
+    /// It takes more, or less, than its version before did.
+    FootprintChanged {
+        /// The differences in words.
+        what: String,
+    },
     /// A fault was injected.
     Injected {
         /// What.

@@ -37,7 +37,7 @@ pub struct HealthArgs {
 /// The actor's state.
 pub struct State {
     context: Context,
-    watched: BTreeMap<ChildId, Watched>,
+    watched: BTreeMap<ChildId, Box<Watched>>,
 }
 
 /// What every watched module needs of its actor.
@@ -115,7 +115,7 @@ impl State {
         }
         // The old one's timers and tasks end with it, before the new one's begin.
         self.watched.remove(&id);
-        let watched = Watched::begin(watch, &self.context);
+        let watched = Box::new(Watched::begin(watch, &self.context));
         self.watched.insert(id, watched);
     }
 
@@ -164,6 +164,7 @@ impl State {
     }
 
     fn current(&self, id: &ChildId, inc: u64) -> Option<&Watched> {
-        self.watched.get(id).filter(|watched| watched.inc() == inc)
+        let watched = self.watched.get(id).map(AsRef::as_ref);
+        watched.filter(|watched: &&Watched| watched.inc() == inc)
     }
 }

@@ -3,7 +3,7 @@
 //! Reads `/proc` only. Promises that nothing is signalled unless it was identified by its start through a pidfd,
 //! and never a number of 1 or less. Never remembers anything between two calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -123,6 +123,20 @@ pub(super) fn marker_of(pid: i32) -> Option<Vec<u8>> {
         )
     };
     environment.split(|byte| *byte == 0).find_map(value)
+}
+
+/// All living processes that carry one of these markers.
+pub(super) fn marked(markers: &BTreeSet<Vec<u8>>) -> Vec<ProcessId> {
+    if markers.is_empty() {
+        return Vec::new();
+    }
+    let is_ours = |stat: &&Stat| {
+        let marker = marker_of(stat.process.pid);
+        !stat.dead && marker.is_some_and(|marker| markers.contains(&marker))
+    };
+    let census = census();
+    let found = census.values().filter(is_ours);
+    found.map(|stat| stat.process).collect()
 }
 
 fn is_marked(pid: i32, marker: &CStr) -> bool {

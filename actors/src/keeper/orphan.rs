@@ -3,9 +3,12 @@
 //! Promises never to invent an ending: where the kernel cannot say (before Linux 6.15, or when nobody reaps the
 //! orphan) it is [`Ending::Unknown`]. Never signals a process whose start does not match.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -104,6 +107,33 @@ pub fn signal(process: ProcessId, marker: &CStr, signal: i32, scope: Scope) -> i
         }
     }
     Ok(reached)
+}
+
+/// What is left of trees whose keeper and leader may both be gone.
+#[derive(Clone, Debug, Default)]
+pub struct Remains {
+    /// What their processes carry in their environment.
+    pub markers: BTreeSet<Vec<u8>>,
+    /// Groups of version 2 that nobody else is in.
+    pub groups: Vec<PathBuf>,
+}
+
+impl Remains {
+    /// Sends KILL to all that is found of them now; says how many processes that were. Reads the whole of `/proc`.
+    pub fn kill(&self) -> usize {
+        let mut found = family::marked(&self.markers);
+        for group in &self.groups {
+            let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let pids = listed.lines().filter_map(|pid| pid.parse::<i32>().ok());
+            found.extend(pids.filter_map(|pid| family::stat(pid).map(|stat| stat.process)));
+        }
+        found.sort_unstable_by_key(|process| process.pid);
+        found.dedup();
+        for process in &found {
+            let _ = family::signal_verified(*process, libc::SIGKILL, false);
+        }
+        found.len()
+    }
 }
 
 /// The raw wait status, where the kernel tells it to a non-parent.

@@ -12,13 +12,17 @@ pub(super) struct Head {
     pub lair_ledger: u32,
     /// The boot in which it was written.
     pub boot: String,
+    /// Under which names processes may run that are spoken of here.
+    #[serde(default)]
+    pub lives: Vec<String>,
 }
 
 impl Head {
-    pub fn of(boot: String) -> Self {
+    pub fn of(boot: String, lives: Vec<String>) -> Self {
         Head {
             lair_ledger: VERSION,
             boot,
+            lives,
         }
     }
 }

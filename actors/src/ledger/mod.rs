@@ -31,6 +31,9 @@ pub const ASIDE: &str = "ledger.unreadable";
 /// A ledger this much longer than when it was written anew is written anew.
 const GROWTH: u64 = 4 << 20;
 
+/// Names of lives that are kept: the keeper, while it lives, knows all that count.
+const LIVES: usize = 64;
+
 /// Event numbers reserved at a time: a kill makes a gap of at most this many.
 const SEQS: u64 = 1024;
 
@@ -40,25 +43,33 @@ pub struct Ledger {
     file: Option<File>,
     grown: u64,
     seqs: Seq,
+    lives: Vec<String>,
     line: Vec<u8>,
 }
 
 impl Ledger {
-    /// Reads what the last life left in this folder, and begins a new ledger with the same content.
+    /// Reads what the last life left in this folder, and begins a new ledger with the same content. `lives` are the names
+    /// that processes of this runtime's modules carry now: its own, and those of earlier lives that the keeper knows.
     ///
     /// # Errors
     /// The folder can't be written to.
-    pub fn open(run: &Path) -> io::Result<(Ledger, Remembered)> {
+    pub fn open(run: &Path, mut lives: Vec<String>) -> io::Result<(Ledger, Remembered)> {
         let path = run.join(NAME);
         let remembered = read::read(&path, &boot_id());
         if remembered.ignored.is_some() {
             let _ = fs::rename(&path, run.join(ASIDE));
         }
+        // What an earlier life left may not be ended yet when this one ends.
+        let older = remembered.lives.iter().filter(|life| !lives.contains(life));
+        let older: Vec<String> = older.cloned().collect();
+        lives.extend(older);
+        lives.truncate(LIVES);
         let mut ledger = Ledger {
             path,
             file: None,
             grown: 0,
             seqs: Seq(remembered.newest.0 + SEQS),
+            lives,
             line: Vec::new(),
         };
         let known = remembered.modules.iter().map(|(id, known)| {
@@ -156,7 +167,7 @@ impl Ledger {
             text.push(b'\n');
             io::Result::Ok(())
         };
-        put(&Line::Head(Head::of(boot_id())))?;
+        put(&Line::Head(Head::of(boot_id(), self.lives.clone())))?;
         put(&Line::Seq { to: self.seqs })?;
         for (id, plan, mark) in known {
             put(&Line::Load {

@@ -18,6 +18,8 @@ const LONGEST: u64 = 256 << 20;
 pub struct Remembered {
     /// Its modules.
     pub modules: BTreeMap<ChildId, Known>,
+    /// Under which names its processes run.
+    pub lives: Vec<String>,
     /// No event had a higher number.
     pub newest: Seq,
     /// Why the ledger, or a part of it, was not used.
@@ -77,7 +79,7 @@ fn text_of(path: &Path) -> Result<Option<Vec<u8>>, String> {
 fn understand(text: &[u8], boot: &str) -> Remembered {
     let mut lines = text.split_inclusive(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
-    match serde_json::from_slice(first) {
+    let lives = match serde_json::from_slice(first) {
         Ok(Line::Head(head)) if head.lair_ledger > VERSION => {
             return ignored(format!(
                 "it is of version {}, newer than this lair's {VERSION}",
@@ -88,10 +90,13 @@ fn understand(text: &[u8], boot: &str) -> Remembered {
             // Nothing of what it speaks of can be left: worth no notice.
             return Remembered::default();
         }
-        Ok(Line::Head(_)) => {}
+        Ok(Line::Head(head)) => head.lives,
         Ok(_) | Err(_) => return ignored("its first line is not a ledger's".into()),
-    }
-    let mut found = Remembered::default();
+    };
+    let mut found = Remembered {
+        lives,
+        ..Remembered::default()
+    };
     for line in lines {
         // The line that a kill cut short says nothing yet.
         let Some(line) = line.strip_suffix(b"\n") else {

@@ -121,6 +121,7 @@ impl RootState {
         }
         let peer = "an earlier life of lair".to_owned();
         let origin = Some(Origin::Requested { peer });
+        self.forget_past(id);
         match mark.standing {
             Standing::Stopping => {
                 let stop = ChildEvent::StopRequested { grace: None };
@@ -146,6 +147,7 @@ impl RootState {
                     .await;
             }
             (Standing::Starting | Standing::Restarting | Standing::Waiting, _) => {
+                self.forget_past(id);
                 let origin = Some(Origin::Observed);
                 self.step(id, None, ChildEvent::StartRequested, origin)
                     .await;
@@ -182,12 +184,25 @@ impl RootState {
         self.hear(id, run, exited).await;
     }
 
+    /// From here on the ledger has what this life does with it.
+    fn forget_past(&mut self, id: &ChildId) {
+        if let Some(known) = self.children.get_mut(id) {
+            known.past = None;
+        }
+    }
+
+    /// It was gone on with, or can't be.
+    pub(super) fn gone_on(&mut self, id: &ChildId) {
+        self.forget_past(id);
+        self.note(id);
+    }
+
     /// Writes into the ledger where a child stands, if that is news.
     pub(super) fn note(&mut self, id: &ChildId) {
         let Some(ledger) = &mut self.args.ledger else {
             return;
         };
-        let Some(known) = self.children.get_mut(id) else {
+        let Some(known) = self.children.get_mut(id).filter(|k| k.past.is_none()) else {
             return;
         };
         let since = known
@@ -202,7 +217,9 @@ impl RootState {
         if ledger.is_long() {
             let marked = self.children.values().map(|known| {
                 let since = known.started_ms().unwrap_or_default();
-                (&*known.plan, Mark::of(&known.child, since))
+                let past = known.past.clone();
+                let mark = past.unwrap_or_else(|| Mark::of(&known.child, since));
+                (&*known.plan, mark)
             });
             ledger.compact(marked);
         }

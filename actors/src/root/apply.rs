@@ -8,8 +8,8 @@ use crate::module::{ModuleActor, ModuleArgs};
 use crate::view::View;
 use crate::vram::Vram;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
-    Uptime, decide,
+    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, Phase, StartFault, StartStage,
+    TimerKind, Uptime, decide,
 };
 use ractor::Actor;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct Todo {
     effects: Vec<(u64, Effect)>,
     origin: Origin,
+    /// A run that begins with this, and why.
+    begun: Option<(u64, Origin)>,
     answer: Option<Admission>,
 }
 
@@ -75,6 +77,7 @@ impl RootState {
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
         let was_up = !known.child.is_down();
+        let was_stopping = matches!(known.child.phase, Phase::Stopping { .. });
         let begins = decision.child.inc != known.child.inc;
         let renewed = begins && known.next.is_some();
         if begins {
@@ -94,18 +97,25 @@ impl RootState {
         if renewed && let Some(ledger) = &mut self.args.ledger {
             ledger.loaded(&known.plan);
         }
+        // Who had it stopped to be started again is why there is a next run, whatever became of the last one meanwhile.
+        let begun = begins && was_stopping;
+        let begun = begun.then(|| (known.child.inc, known.origin.clone()));
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
+        }
+        let origin = known.origin.clone();
+        if let Some((_, asked)) = &begun {
+            known.origin = asked.clone();
         }
         // The intent comes before the deed.
         self.note(id);
         if moved {
             self.settle_account(id);
         }
-        let origin = self.children.get(id)?.origin.clone();
         Some(Todo {
             effects,
             origin,
+            begun,
             answer: decision.answer,
         })
     }
@@ -114,7 +124,9 @@ impl RootState {
         // Before anything is told or asked: who acts on an event finds at least the state it tells of.
         self.show(id);
         for (inc, effect) in todo.effects {
-            self.apply(id, inc, effect, &todo.origin).await;
+            let of_next = todo.begun.as_ref().filter(|(next, _)| *next == inc);
+            let origin = of_next.map_or(&todo.origin, |(_, asked)| asked);
+            self.apply(id, inc, effect, origin).await;
         }
         todo.answer
     }

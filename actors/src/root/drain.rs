@@ -1,8 +1,10 @@
-//! Shutting down: everything is told to stop at once, in reverse order of start, within one bound.
+//! Shutting down: everything is told to stop at once, but for the members of a group, one after the other, last first; all
+//! within one bound.
 
 use super::RootState;
 use crate::messages::{DrainReport, RootMsg};
-use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, Uptime, shutdown};
+use lair_supervision::shutdown::{self, Candidate, Line};
+use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, Uptime};
 use ractor::RpcReplyPort;
 use std::time::Duration;
 
@@ -10,6 +12,10 @@ use std::time::Duration;
 pub(super) struct Drain {
     replies: Vec<RpcReplyPort<DrainReport>>,
     stopping: Vec<ChildId>,
+    /// Those who wait for their turn.
+    lines: Vec<Line>,
+    /// Who asked.
+    origin: Origin,
     /// When the next step is due. Timers of what was due later, before somebody was in more of a hurry, count no more.
     until: Uptime,
     /// The deadline has passed and KILL was sent to all that was left.
@@ -34,28 +40,60 @@ impl RootState {
             }
             return;
         }
+        let now = self.now();
         let mut known: Vec<_> = self.children.values().collect();
         known.sort_unstable_by_key(|k| k.started);
-        let plan = shutdown::plan(
-            known.into_iter().map(|k| (&k.plan.spec, &k.child)),
-            false,
-            within,
-        );
-        let wave: Vec<(ChildId, Duration)> =
-            plan.waves.into_iter().flat_map(|w| w.children).collect();
-        let stopping = wave.iter().map(|(id, _)| id.clone()).collect();
+        let candidates = known.into_iter().map(|k| Candidate {
+            spec: &k.plan.spec,
+            child: &k.child,
+            group: k.plan.group.as_deref(),
+        });
+        let plan = shutdown::plan(candidates, now, within);
         self.drain = Some(Drain {
             replies: vec![reply],
-            stopping,
+            stopping: plan.all().cloned().collect(),
+            lines: plan.lines,
+            origin: origin.clone(),
             until,
             last_call: false,
             over: false,
         });
-        let events = wave
+        // Who waits for its turn is started no more, whatever becomes of it.
+        for known in self.children.values_mut() {
+            known.child.draining = true;
+        }
+        let events = plan
+            .now
             .into_iter()
             .map(|(id, grace)| (id, ChildEvent::ShutdownRequested { grace: Some(grace) }));
         self.step_all(events.collect(), &origin).await;
         self.arm_drain(until);
+        self.advance_drain().await;
+    }
+
+    /// Asks those whose turn has come.
+    pub(super) async fn advance_drain(&mut self) {
+        let now = self.now();
+        loop {
+            let Some(drain) = self.drain.as_mut().filter(|d| !d.last_call) else {
+                return;
+            };
+            let children = &self.children;
+            let is_down = |id: &ChildId| children.get(id).is_none_or(|k| k.child.is_down());
+            let mut wake = None;
+            let due = drain.lines.iter_mut().find_map(|line| {
+                let due = line.next(now, is_down);
+                wake = line.wake().filter(|_| due.is_some());
+                due
+            });
+            let Some((id, grace)) = due else { return };
+            let origin = Some(drain.origin.clone());
+            let asked = ChildEvent::ShutdownRequested { grace: Some(grace) };
+            if let Some(wake) = wake {
+                self.look_again_at(wake);
+            }
+            self.step(&id, None, asked, origin).await;
+        }
     }
 
     /// Skips the rest of everybody's grace.
@@ -83,10 +121,18 @@ impl RootState {
             .map(|k| k.plan.spec.kill_confirm)
             .max()
             .unwrap_or_default();
+        let origin = drain.origin.clone();
         for id in self.by_start_reversed() {
-            if self.children.get(&id).is_some_and(|k| !k.child.is_down()) {
-                self.step(&id, None, ChildEvent::KillRequested, None).await;
+            let Some(known) = self.children.get(&id).filter(|k| !k.child.is_down()) else {
+                continue;
+            };
+            if matches!(known.child.phase, Phase::Up { .. }) {
+                // Its turn had not come.
+                let grace = Some(Duration::ZERO);
+                let asked = ChildEvent::ShutdownRequested { grace };
+                self.step(&id, None, asked, Some(origin.clone())).await;
             }
+            self.step(&id, None, ChildEvent::KillRequested, None).await;
         }
         self.arm_drain(now + confirm);
     }
@@ -159,6 +205,10 @@ impl RootState {
         if let Some(drain) = &mut self.drain {
             drain.until = until;
         }
+        self.look_again_at(until);
+    }
+
+    fn look_again_at(&mut self, until: Uptime) {
         let me = self.me.clone();
         self.args.clock.arm(
             until,

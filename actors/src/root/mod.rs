@@ -21,7 +21,7 @@ use crate::events::EventLog;
 use crate::evidence::Evidence;
 use crate::facts::{GpuDesk, Sampler};
 use crate::health::{HealthActor, HealthArgs, HealthSink, Memory};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Mark};
 use crate::log::{LogActor, LogArgs};
 use crate::messages::{Answer, HealthMsg, HealthReport, Loaded, LogMsg, RootMsg};
 use crate::pump::{KeptDesk, Pump, PumpEvent, PumpOptions};
@@ -103,7 +103,8 @@ pub struct RootState {
     me: ActorRef<RootMsg>,
     log: ActorRef<LogMsg>,
     health: ActorRef<HealthMsg>,
-    children: BTreeMap<ChildId, Managed>,
+    // In boxes: most nodes of a map are half empty, and what is known of a module is large.
+    children: BTreeMap<ChildId, Box<Managed>>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
     /// Children that are not down.
@@ -167,10 +168,11 @@ impl Actor for RootActor {
             RootMsg::Load {
                 plan,
                 base,
+                mark,
                 origin,
                 reply,
             } => {
-                let _ = reply.send(state.load(plan, base, origin));
+                let _ = reply.send(state.load(plan, (base, mark), origin));
             }
             RootMsg::Unload { id, origin, reply } => {
                 let _ = reply.send(state.unload(&id, origin));
@@ -202,10 +204,12 @@ impl Actor for RootActor {
                 reply,
             } => {
                 let adopted = state.adopt(&id, inc, *started, mark).await;
+                state.gone_on(&id);
                 let _ = reply.send(adopted);
             }
             RootMsg::GoOn { id, mark, reply } => {
                 state.go_on_without(&id, mark).await;
+                state.gone_on(&id);
                 let _ = reply.send(());
             }
             RootMsg::Ping { reply } => {
@@ -240,12 +244,19 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
             RootMsg::News { id, inc, news } => state.news(&id, inc, news),
+            RootMsg::FootprintChanged { id, inc, what } => {
+                let kind = NoticeKind::FootprintChanged { what };
+                if state.children.contains_key(&id) {
+                    state.publish_for(&id, inc, kind, Origin::Observed);
+                }
+            }
             RootMsg::Reloaded { report, origin } => {
                 let kind = NoticeKind::Reloaded { report };
                 state.publish(&ChildId::new("lair"), kind, origin);
             }
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -279,6 +290,7 @@ impl Actor for RootActor {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         state.settle_groups().await;
+        state.advance_drain().await;
         state.check_drain();
         Ok(())
     }
@@ -346,7 +358,7 @@ impl RootState {
     fn load(
         &mut self,
         plan: Arc<LaunchPlan>,
-        base: u64,
+        (base, mark): (u64, Option<Mark>),
         origin: Origin,
     ) -> Result<Loaded, DeniedReason> {
         if self.drain.is_some() {
@@ -367,7 +379,8 @@ impl RootState {
             Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
-                let known = Managed::new(first.0, first.1, base);
+                let mut known = Box::new(Managed::new(first.0, first.1, base));
+                known.past = mark;
                 self.children.insert(id.clone(), known);
                 self.join_group(&id);
                 self.show(&id);

@@ -48,6 +48,8 @@ pub(super) struct Managed {
     pub served: bool,
     /// What the ledger says of it.
     pub noted: Option<Mark>,
+    /// Where it stood in an earlier life, until this one has gone on with it: a kill before that must not lose it.
+    pub past: Option<Mark>,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -76,6 +78,7 @@ impl Managed {
             log_injected: None,
             served: false,
             noted: None,
+            past: None,
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,

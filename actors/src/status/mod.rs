@@ -8,11 +8,13 @@ pub(crate) use render::word;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
 use crate::confinement::Confinement;
+use crate::footprint::Footprint;
 use crate::view::{GroupView, HealthWord};
 use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One module, as people and programs see it. Times are RFC 3339 UTC with milliseconds, sizes bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +56,9 @@ pub struct ModuleStatus {
     pub restarts: Restarts,
     /// What it uses and may use.
     pub resources: Resources,
+    /// What its runs usually take, once one of them that served has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<Arc<Footprint>>,
     /// Declared ports.
     pub ports: Vec<Port>,
     /// Its listening TCP sockets against its declared ports: `as-declared violated unknown`.

@@ -83,7 +83,8 @@ impl Left {
 }
 
 /// Which lives started these children.
-pub(super) fn instances(children: &[AdoptedChild]) -> Vec<String> {
+#[must_use]
+pub fn lives(children: &[AdoptedChild]) -> Vec<String> {
     let named = children.iter().filter_map(|child| {
         let (instance, _) = child.marker.to_str().ok()?.split_once(':')?;
         Some(instance.to_owned())

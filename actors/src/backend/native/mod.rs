@@ -20,9 +20,10 @@ use crate::cgroup::{Cgroups, Limit, ModuleGroups};
 use crate::files::read::Recorded;
 use crate::keeper::{
     CgroupDir, DeathPolicy, Inheritance, KeeperClient, KeeperOptions, SpawnFault, SpawnSpec,
-    SpawnedChild, Stage,
+    SpawnedChild, Stage, orphan::Remains,
 };
 use adopt::Left;
+pub use adopt::lives;
 use grip::Grip;
 use keepers::Keepers;
 use lair_manifests::launch::{Launch, Limits, NativeLaunch};
@@ -34,10 +35,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Starts under way at once; more wait their turn.
 pub const STARTS_IN_FLIGHT: usize = 64;
+
+/// How long what has lost its keeper may take to die of KILL.
+const REMAINS: Duration = Duration::from_secs(5);
+
+/// How often such are looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the native backend is started with.
 #[derive(Clone, Debug)]
@@ -77,7 +85,7 @@ impl NativeBackend {
         left: Inheritance,
         options: NativeOptions,
     ) -> Self {
-        let former = adopt::instances(&left.children);
+        let former = adopt::lives(&left.children);
         let cgroups = Cgroups::find(&options.instance, keeper.keeper().pid, &former);
         let left = Left::sort(&keeper, left.children, left.stored);
         let keepers = Keepers::new(keeper, again, options.instance.clone());
@@ -128,6 +136,44 @@ impl NativeBackend {
         if let Some(keeper) = self.shared.keepers.end() {
             keeper.shutdown().await;
         }
+    }
+
+    /// Ends what is left of runs (`ID.RUN`) of these lives whose keeper is gone, their leaders or not. `false`: not all of
+    /// it died in time.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the backend has no clock; it waits for the kernel, as its other bounds do"
+    )]
+    pub async fn end_remains(&self, lives: &[String], runs: &[String]) -> bool {
+        let each = lives
+            .iter()
+            .flat_map(|life| runs.iter().map(move |run| (life, run)));
+        let mut remains = Remains::default();
+        for (life, run) in each {
+            remains.markers.insert(format!("{life}:{run}").into_bytes());
+            let groups = self.shared.cgroups.of(life).found(run, &Limits::default());
+            remains.groups.extend(groups.tracked().map(Path::to_owned));
+        }
+        if remains.markers.is_empty() {
+            return true;
+        }
+        let gone = async {
+            loop {
+                let looked = remains.clone();
+                let found = tokio::task::spawn_blocking(move || looked.kill()).await;
+                match found {
+                    Ok(0) => return,
+                    Ok(found) => tracing::warn!(found, "they outlived their keeper: killed"),
+                    Err(_) => {}
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let gone = tokio::time::timeout(REMAINS, gone).await.is_ok();
+        for group in &remains.groups {
+            let _ = fs::remove_dir(group);
+        }
+        gone
     }
 
     /// Where trees are told and limits held. Its folders are to be removed when the keeper is gone.
@@ -377,7 +423,7 @@ fn spec(
     name: &str,
 ) -> Result<SpawnSpec, StartFault> {
     let text = |e: crate::keeper::SpecFault| fault(StartStage::Create, None, e.to_string());
-    let mut spec = SpawnSpec::new(&launch.argv, &launch.env)
+    let mut spec = SpawnSpec::new(&launch.argv, launch.env.as_ref())
         .and_then(|s| s.in_dir(&launch.workdir))
         .and_then(|s| s.marked(&format!("{}:{name}", shared.options.instance)))
         .map_err(text)?;

@@ -184,7 +184,8 @@ fn one(
             _ => Style::default(),
         };
         if chosen {
-            style = style.add_modifier(Modifier::REVERSED);
+            // Reversed colours would be blocks of colour in the bar.
+            style = Style::default().add_modifier(Modifier::REVERSED);
         }
         put_at(buf, area, x, 0, &cell(&text, *wide, what.right()), style);
         x += wide + 1;
