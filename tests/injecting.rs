@@ -406,3 +406,16 @@ fn chaos_breaks_much_and_finds_every_promise_kept() {
     std::fs::write(&file, "{\"after_ms\": 1}\n").expect("a schedule");
     assert_eq!(lair.ask(&["chaos", &file.display().to_string()]).0, 2);
 }
+
+#[test]
+fn chaos_with_some_modules_finds_nothing_amiss_in_that_others_run_on() {
+    let lair = face::Lair::folder();
+    for name in ["a", "b"] {
+        lair.module(name, COUNTER, "");
+    }
+    let lair = lair.serve(&["--allow-faults", "--start"]);
+    lair.until_state("b", "running");
+    let (code, text) = lair.ask(&["chaos", "--for", "1s", "--module", "a", "-o", "json"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(lair.status("b")["state"], "running");
+}
