@@ -53,15 +53,35 @@ async fn the_folder_that_lair_was_started_in_may_vanish() {
     assert!(home.path().join("engine").exists(), "made again");
 }
 
+/// Ends the `sleep` in the container of this process, if there is one.
+fn end_sleep(first: i32) -> bool {
+    let read = |pid: i32, what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}"));
+    let group = read(first, "cgroup").expect("its cgroup");
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = pids.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let sleeps = |pid: &i32| {
+        let same = |what, text: &str| read(*pid, what).is_ok_and(|t| t == text);
+        same("comm", "sleep\n") && same("cgroup", &group)
+    };
+    let found = pids.find(sleeps);
+    found
+        .inspect(|pid| support::signal(*pid, libc::SIGKILL))
+        .is_some()
+}
+
 /// On cgroup v1 a container's monitor writes an empty file where Podman was started: not into `/`.
 async fn what_a_monitor_leaves_lies_in_lairs_own_folder(by: fn(&Home) -> EnginePlaces) {
     let home = Home::new("monitor");
     let lair = Lair::start_with("monitor-oom", |o| o.engines = Some(by(&home))).await;
     let image = image("oom");
     let text = format!(
-        "name: m\nruntime:\n  container: {{ image: '{image}' }}\n  resources: {{ memory: 32MiB }}\n"
+        "name: m\nruntime:\n  container: {{ image: '{image}', command: ['512', '1000'] }}\n  resources: {{ memory: 32MiB }}\n"
     );
+    // Lair asks an engine's command for the first process after the start: of what is dead by then it has the code alone.
     start(&lair, "m", &text).await;
+    let up = lair.until("m", "up", |s| s.pid.is_some()).await;
+    let first = up.pid.expect("its first process");
+    support::eventually("it sleeps before it eats", || end_sleep(first)).await;
     let down = lair.wait("m", WaitFor::Stopped).await;
     let exit = down.exit.expect("an exit");
     assert_eq!(exit.signal, Some(libc::SIGKILL), "{exit:?}");
