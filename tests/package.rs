@@ -12,6 +12,7 @@ use lair::cli::args::Cli;
 use lair::manifests::{RuntimeConfig, Source, parse_config, problem::render};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -93,6 +94,31 @@ fn the_packages_configuration_holds_as_it_is_and_with_every_line_that_it_offers(
     assert!(all.lines().count() > 10, "{all}");
     let all = serde_json::to_value(read(&all)).expect("JSON");
     assert_ne!(all, plain);
+}
+
+#[test]
+fn a_purge_that_can_not_remove_a_disk_of_its_own_is_a_purge_all_the_same() {
+    let script = format!("{ROOT}/examples/debian/postrm");
+    let text = fs::read_to_string(&script).expect("a script");
+    assert!(
+        !text.contains("/rm"),
+        "what is called here is what stands in for it"
+    );
+    let lair = Lair::folder();
+    for program in ["rm", "rmdir"] {
+        let path = lair.dir.join(program);
+        fs::write(&path, "#!/bin/sh\nexit 1\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+    }
+    let done = Command::new("/bin/sh")
+        .args([&script, "purge"])
+        .env_clear()
+        .env("PATH", &lair.dir)
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("could be removed"), "{said}");
 }
 
 #[test]

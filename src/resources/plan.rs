@@ -230,7 +230,7 @@ fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measu
 
 fn hints(footprint: &Footprint, limits: &Limits) -> Vec<String> {
     let gpu = limits.gpu.as_ref();
-    let vram = gpu.and_then(|gpu| Some(gpu.vram? * u64::try_from(gpu.uuids.len()).ok()?));
+    let vram = gpu.and_then(|gpu| Some(gpu.vram?.saturating_mul(gpu.uuids.len() as u64)));
     let memory = footprint
         .memory
         .map(|peaks| hint("memory", &peaks, footprint.runs, limits.memory));

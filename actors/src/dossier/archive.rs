@@ -167,7 +167,12 @@ fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
                     write(options, &ended)
                 }));
                 // Its samples are in the dossier by now, and are let go of.
-                learn(options, &ended);
+                let learned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    learn(options, &ended);
+                }));
+                if learned.is_err() {
+                    tracing::error!(module = %name, run, "learning what it took panicked");
+                }
                 match written {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => {

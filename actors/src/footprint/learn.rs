@@ -129,7 +129,7 @@ impl Learned {
         let mut of = at.map(|at| self.versions.remove(at)).unwrap_or_default();
         of.key = key.clone();
         version.clone_into(&mut of.version);
-        of.count += 1;
+        of.count = of.count.saturating_add(1);
         of.runs.push(figures);
         let surplus = of.runs.len().saturating_sub(RUNS);
         of.runs.drain(..surplus);

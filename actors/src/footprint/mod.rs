@@ -298,8 +298,20 @@ impl Footprints {
         written
     }
 
-    /// Forgets the samples of modules that were unloaded a while ago.
+    /// Forgets the samples of modules that were unloaded a while ago, and lets the oldest files go where there are too many.
     fn prune(&self, there: &BTreeSet<ChildId>) {
+        let known = lock(&self.known);
+        let gone: Vec<ChildId> = known
+            .keys()
+            .filter(|id| !there.contains(*id))
+            .cloned()
+            .collect();
+        drop(known);
+        gone.iter().for_each(|id| self.forget(id));
+        if lock(&self.unread).len() > store::MOST {
+            let kept = self.store.names();
+            lock(&self.unread).retain(|name| kept.contains(name));
+        }
         lock(&self.live).retain(|(id, _), live| {
             let gone = !there.contains(id);
             !(std::mem::replace(&mut live.orphan, gone) && gone)
@@ -363,4 +375,35 @@ fn ms(time: Duration) -> u64 {
 
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn modules_that_come_and_go_leave_no_more_than_is_remembered() {
+        let state = format!("lair-footprints-many-{}", std::process::id());
+        let state = std::env::temp_dir().join(state);
+        let _ = std::fs::remove_dir_all(&state);
+        let footprints = Footprints::new(&state);
+        for n in 0..store::MOST + 2 {
+            let mut learned = Learned {
+                format: FORM.to_owned(),
+                name: format!("m{n}"),
+                versions: Vec::new(),
+            };
+            learned.take(&Key::default(), "1.0.0", Figures::default());
+            footprints.store.write(&learned).expect("written");
+            let id = ChildId::new(&learned.name);
+            lock(&footprints.known).insert(id, Known::of(&learned));
+        }
+        let there = BTreeSet::from([ChildId::new("m1")]);
+        footprints.prune(&there);
+        let known: Vec<ChildId> = lock(&footprints.known).keys().cloned().collect();
+        assert_eq!(known, [ChildId::new("m1")]);
+        assert!(lock(&footprints.unread).len() <= store::MOST);
+        assert_eq!(footprints.store.names().len(), store::MOST);
+        std::fs::remove_dir_all(&state).expect("removed");
+    }
 }

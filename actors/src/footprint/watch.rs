@@ -63,6 +63,7 @@ pub async fn watch(args: WatchArgs) {
 
 async fn keep_looking(args: Arc<WatchArgs>) {
     let mut newest = args.events.subscribe();
+    let zero_ms = args.clock.wall_ms().saturating_sub(ms(args.clock.now().0));
     let mut pace = Pace::default();
     loop {
         let (up, young) = census(&args);
@@ -90,7 +91,7 @@ async fn keep_looking(args: Arc<WatchArgs>) {
             continue;
         };
         let its = args.clone();
-        let look = tokio::task::spawn_blocking(move || look(&its, which));
+        let look = tokio::task::spawn_blocking(move || look(&its, which, zero_ms));
         // A panic in there is a fault of one look.
         let _ = look.await;
         let (began, ended) = (pace.began, args.clock.now());
@@ -155,7 +156,8 @@ impl Pace {
     }
 }
 
-fn look(args: &WatchArgs, which: Which) {
+/// `zero_ms`: the wall clock when this life's time began.
+fn look(args: &WatchArgs, which: Which, zero_ms: u64) {
     let now = args.clock.now();
     let views = args.board.all();
     if which == Which::All {
@@ -171,12 +173,32 @@ fn look(args: &WatchArgs, which: Which) {
     let mut gpus = None;
     for (view, age) in up {
         if which == Which::All || age < YOUNG {
-            look_at(args, view, most, &mut gpus);
+            let of_earlier_life = view.started_ms.filter(|at| *at < zero_ms);
+            let before = of_earlier_life.map(|at| zero_ms - at);
+            let wall = args.clock.wall_ms();
+            let by_wall = view.started_ms.map_or(0, |at| wall.saturating_sub(at));
+            let up_ms = lived(ms(age), ms(now.0), before, by_wall);
+            look_at(args, view, (up_ms, most), &mut gpus);
         }
     }
 }
 
-fn look_at(args: &WatchArgs, view: &View, most: usize, gpus: &mut Option<Arc<GpuFacts>>) {
+/// How long a run has been up, whatever became of the wall clock meanwhile. `age`: seen by this life, which is `now` old
+/// itself; `before`: of a run that began so long before that.
+fn lived(age: u64, now: u64, before: Option<u64>, by_wall: u64) -> u64 {
+    match before {
+        None => age,
+        // Began in this life all the same, if the clock was set back.
+        Some(before) => before.saturating_add(now).min(by_wall).max(age),
+    }
+}
+
+fn look_at(
+    args: &WatchArgs,
+    view: &View,
+    (up_ms, most): (u64, usize),
+    gpus: &mut Option<Arc<GpuFacts>>,
+) {
     let Some(handle) = &view.handle else {
         return;
     };
@@ -222,8 +244,6 @@ fn look_at(args: &WatchArgs, view: &View, most: usize, gpus: &mut Option<Arc<Gpu
         ready_ms: ready.map(ms),
         served: served || ready.is_some(),
     };
-    let wall = args.clock.wall_ms();
-    let up_ms = view.started_ms.map_or(0, |at| wall.saturating_sub(at));
     args.footprints.take(view, sampled.at.0, up_ms, seen, most);
     args.footprints.compare(id, inc);
 }
@@ -247,6 +267,18 @@ mod test {
 
     fn at(seconds: u32) -> Uptime {
         Uptime(SEC * seconds)
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_makes_no_run_older() {
+        // A run of this life: by a clock that was right, set forward by years, set back.
+        assert_eq!(lived(2000, 9000, None, 2000), 2000);
+        assert_eq!(lived(2000, 9000, None, 1_700_000_000_000), 2000);
+        assert_eq!(lived(2000, 9000, Some(3_600_000), 1990), 2000);
+        // One of an earlier life, and the same.
+        assert_eq!(lived(900, 1000, Some(60_000), 61_000), 61_000);
+        assert_eq!(lived(900, 1000, Some(60_000), 1_700_000_000_000), 61_000);
+        assert_eq!(lived(900, 1000, Some(60_000), 0), 900);
     }
 
     #[test]

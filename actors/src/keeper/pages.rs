@@ -3,7 +3,7 @@
 //! Promises: what is given back is read again from the program's file when it is needed; nothing that was ever written
 //! to is touched. Never called by a library's user: the allocator is the whole program's.
 
-use procfs::process::{MMPermissions, MMapPath, Process};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
 use rustix::mm::{Advice, madvise};
 
 /// Gives the heap's free pages back to the system, and drops the program's own pages from this process: those that it
@@ -20,8 +20,7 @@ pub fn give_back() {
     let maps = Process::myself().and_then(|me| me.smaps());
     for map in maps.into_iter().flatten() {
         let is_program = matches!(&map.pathname, MMapPath::Path(path) if *path == program);
-        let written = map.extension.map.get("Anonymous").is_none_or(|n| *n > 0);
-        if !is_program || written || map.perms.contains(MMPermissions::WRITE) {
+        if !is_program || !is_unwritten(&map) {
             continue;
         }
         let (from, to) = map.address;
@@ -37,9 +36,39 @@ pub fn give_back() {
     }
 }
 
+/// No page of it is this process's own, in memory or swapped out, and none can become so. Tables that the loader fills in
+/// and then protects lie in a mapping of the same file, and may all be in swap where memory is short.
+fn is_unwritten(map: &MemoryMap) -> bool {
+    let own = ["Anonymous", "Swap"].map(|kind| map.extension.map.get(kind));
+    own == [Some(&0); 2] && !map.perms.contains(MMPermissions::WRITE)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::give_back;
+    use super::{give_back, is_unwritten};
+    use procfs::FromBufRead;
+    use procfs::process::MemoryMaps;
+
+    #[test]
+    fn a_mapping_with_a_page_that_was_written_is_left_alone_wherever_that_is() {
+        let map = |perms: &str, anonymous: u64, swap: &str| {
+            format!(
+                "7f0000000000-7f0000004000 {perms} 00000000 08:01 7 /usr/bin/lair\n\
+                 Rss: 4 kB\nAnonymous: {anonymous} kB\n{swap}VmFlags: rd mr mw me\n"
+            )
+        };
+        for (text, unwritten) in [
+            (map("r-xp", 0, "Swap: 0 kB\n"), true),
+            (map("r--p", 8, "Swap: 0 kB\n"), false),
+            (map("r--p", 0, "Swap: 8 kB\n"), false),
+            (map("r--p", 0, ""), false),
+            (map("rw-p", 0, "Swap: 0 kB\n"), false),
+        ] {
+            let maps = MemoryMaps::from_buf_read(text.as_bytes()).expect("maps");
+            let all: Vec<bool> = maps.iter().map(is_unwritten).collect();
+            assert_eq!(all, [unwritten], "{text}");
+        }
+    }
 
     fn resident_file() -> u64 {
         let status = procfs::process::Process::myself().and_then(|me| me.status());

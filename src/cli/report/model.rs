@@ -166,7 +166,10 @@ fn curve(
     let levels: Vec<Level> = levels.into_iter().flatten().collect();
     let most = pieces.iter().filter_map(|p| p.value).max().unwrap_or(0);
     // A limit far above the curve would press it flat: it is told in words only.
-    let near = levels.iter().map(|l| l.value).filter(|n| *n <= most * 2);
+    let near = levels
+        .iter()
+        .map(|l| l.value)
+        .filter(|n| *n <= most.saturating_mul(2));
     let most = near.max().unwrap_or(0).max(most);
     Curve {
         key,
@@ -247,12 +250,14 @@ fn axis(most: u64, binary: bool) -> Vec<u64> {
 
 /// Times for the time axis: round ones, seven at most.
 pub fn times(span_ms: u64) -> Vec<u64> {
+    const YEAR: u64 = 31_536_000;
     const SECONDS: [u64; 22] = [
         1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200,
         86_400, 172_800, 604_800, 1_209_600, 2_592_000,
     ];
     let fits = |step: &&u64| span_ms / (**step * 1000) <= 6;
-    let step = SECONDS.iter().find(fits).copied().unwrap_or(31_536_000) * 1000;
+    let years = span_ms / (YEAR * 1000) / 6 + 1;
+    let step = SECONDS.iter().find(fits).copied().unwrap_or(YEAR * years) * 1000;
     (0..=span_ms / step).map(|n| n * step).collect()
 }
 
@@ -270,16 +275,20 @@ pub fn time_word(ms: u64) -> String {
     if text.is_empty() { "0".into() } else { text }
 }
 
+/// In the order in which they happened: one that a clock set back would place before another lies where that does.
 fn marks(timeline: &[Moment], began: Option<i64>) -> Vec<Mark> {
     let all = timeline.iter().filter(|m| m.what != "loaded");
+    let mut latest = 0;
     let mut marks: Vec<Mark> = (1..)
         .zip(all)
         .map(|(number, moment)| {
             let at = parse_rfc3339(&moment.at).zip(began);
+            let at = at.map_or(0, |(at, began)| u64::try_from(at - began).unwrap_or(0));
+            latest = at.max(latest);
             let (weight, drawn) = weigh(&moment.what);
             Mark {
                 number,
-                at_ms: at.map_or(0, |(at, began)| u64::try_from(at - began).unwrap_or(0)),
+                at_ms: latest,
                 time: moment.at.get(11..23).unwrap_or(&moment.at).to_owned(),
                 what: moment.what.clone(),
                 weight,
@@ -331,7 +340,16 @@ mod test {
 
     #[test]
     fn times_are_round_and_few() {
-        for span in [1, 999, 5000, 61_000, 3_600_000, 90_000_000, 40_000_000_000] {
+        for span in [
+            1,
+            999,
+            5000,
+            61_000,
+            3_600_000,
+            90_000_000,
+            40_000_000_000,
+            u64::MAX,
+        ] {
             assert!((1..=8).contains(&times(span).len()), "{span}");
         }
         assert_eq!(times(75_000), [0, 15_000, 30_000, 45_000, 60_000, 75_000]);
@@ -359,6 +377,25 @@ mod test {
             (5000, 9000, HealthWord::Unhealthy),
         ];
         assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_turns_no_time_round() {
+        let moment = |at: &str, what: &str| Moment {
+            at: format!("2026-01-01T{at}.000Z"),
+            what: what.into(),
+        };
+        let timeline = [
+            moment("12:00:00", "running"),
+            moment("12:00:09", "health healthy"),
+            moment("11:00:01", "health unhealthy: it answered 503"),
+            moment("11:00:02", "exited code=1"),
+        ];
+        let marks = marks(&timeline, parse_rfc3339("2026-01-01T12:00:00.000Z"));
+        let at: Vec<_> = marks.iter().map(|m| m.at_ms).collect();
+        assert_eq!(at, [0, 9000, 9000, 9000]);
+        let health = exact(&timeline, &marks, 9000).expect("complete");
+        assert!(health.iter().all(|p| p.from <= p.to), "{health:?}");
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn columns(course: &Course, curve: &Curve) -> Vec<Option<u64>> {
     for piece in &curve.pieces {
         let from = column(piece.from, course.span_ms).min(wide - 1);
         let to = column(piece.to.saturating_sub(1), course.span_ms).min(wide - 1);
-        for at in &mut all[from..=to] {
+        for at in all.get_mut(from..=to).into_iter().flatten() {
             *at = (*at).max(piece.value);
         }
     }
@@ -175,7 +175,7 @@ fn band(text: &mut String, course: &Course, glyphs: &Glyphs, style: &Style) {
             HealthWord::Unhealthy => bad,
             HealthWord::Unknown => unknown,
         };
-        for at in &mut row[from..=to] {
+        for at in row.get_mut(from..=to).into_iter().flatten() {
             // A short bad time is not drawn over by the good one that follows.
             if *at != bad {
                 *at = sign;

@@ -212,7 +212,7 @@ impl Side {
                 return (new, joined);
             }
             let rests = gather(head, live) == 0;
-            if let Some(joined) = same_end(&seen.tail, &new, head).filter(|_| rests) {
+            if let Some(joined) = same_end(seen, &new, head).filter(|_| rests) {
                 return (new, joined);
             }
         }

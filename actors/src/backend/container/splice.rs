@@ -137,12 +137,15 @@ fn side_by_side(before: &[u8], new: &[u8], live: &[u8], sure: usize) -> Option<J
 }
 
 /// Where the two end at the same place: for a module that says nothing more at the moment. Short pieces are found, and lines
-/// that are all alike are counted.
-pub(super) fn same_end(before: &[u8], new: &[u8], live: &[u8]) -> Option<Join> {
-    let all = [before, new].concat();
+/// that are all alike are counted. `before`: what was seen of the log so far.
+pub(super) fn same_end(before: &Recorded, new: &[u8], live: &[u8]) -> Option<Join> {
+    let all = [&before.tail, new].concat();
     // An engine may log a line only once it has ended.
     let lines = memchr::memrchr(b'\n', live).map_or(0, |at| at + 1);
-    let ends = |n: &usize| all.ends_with(&live[..*n]) || live[..*n].ends_with(&all);
+    // Where all of the log is at hand, what came live beyond it is not in the log yet.
+    let is_cut = before.total != Some(before.tail.len() as u64);
+    let covers = |n: usize| is_cut && !all.is_empty() && live[..n].ends_with(&all);
+    let ends = |n: &usize| all.ends_with(&live[..*n]) || covers(*n);
     let shared = [live.len(), lines].into_iter().find(ends)?;
     Some(Join {
         of_log: new.len().saturating_sub(shared),
@@ -212,7 +215,13 @@ mod test {
     }
 
     fn ended(before: &str, new: &str, live: &str) -> Option<String> {
-        let join = same_end(before.as_bytes(), new.as_bytes(), live.as_bytes());
+        ended_of(before, before.len(), new, live)
+    }
+
+    /// The same where only the end of the log is at hand.
+    fn ended_of(before: &str, total: usize, new: &str, live: &str) -> Option<String> {
+        let seen = known(before, Some(total as u64));
+        let join = same_end(&seen, new.as_bytes(), live.as_bytes());
         told(before, new, live, join)
     }
 
@@ -223,7 +232,7 @@ mod test {
         assert_eq!(ended("1\n2\n", "3\n", "2\n3\n"), whole("1\n2\n3\n"));
         assert_eq!(ended("1\n2\n", "3\n4\n", "4\n"), whole("1\n2\n3\n4\n"));
         assert_eq!(ended("1\n2\n", "", "1\n2\n"), whole("1\n2\n"));
-        assert_eq!(ended("2\n", "", "1\n2\n"), whole("2\n"));
+        assert_eq!(ended_of("2\n", 4, "", "1\n2\n"), whole("2\n"));
         assert_eq!(ended("1\n2\n", "", "2\nha"), whole("1\n2\nha"));
         assert_eq!(ended("1\n", "half 2\n", "f 2\n"), whole("1\nhalf 2\n"));
         assert_eq!(ended("a 1 b\n", "a 2 b\n", " b\n"), whole("a 1 b\na 2 b\n"));
@@ -231,6 +240,15 @@ mod test {
         assert_eq!(ended("t\n", "t\n", "t\nt\n"), whole("t\nt\n"));
         assert_eq!(ended("1\n", "2\n", "ha"), whole("1\n2\nha"));
         assert_eq!(ended("1\n", "", "2\n"), None, "not in the log yet");
+    }
+
+    #[test]
+    fn what_came_live_before_a_late_log_has_it_is_not_taken_for_known() {
+        assert_eq!(ended("", "", "1\n"), None, "its first line");
+        assert_eq!(ended("", "1\n", "1\n"), Some("1\n".to_owned()));
+        assert_eq!(ended("t\n", "", "t\nt\n"), None, "lines that are all alike");
+        assert_eq!(ended("t\n", "", "u\nt\n"), None);
+        assert_eq!(ended_of("", 7, "", "1\n"), None, "nothing to go by");
     }
 
     #[test]
