@@ -8,9 +8,10 @@ mod support;
 use driver::{Driver, GIB};
 use lair::WaitFor;
 use lair::actors::footprint::Footprint;
-use lair::supervision::NoticeKind;
+use lair::supervision::{Notice, NoticeKind};
 use serde_json::Value;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 use support::{Lair, asker};
 
@@ -76,10 +77,11 @@ async fn a_footprint_is_learned_from_runs_that_served_and_has_their_spread() {
     one_run(&lair, "m", 100).await;
     assert_eq!(learnt(&lair, "m", 2).await.runs, 2);
     // A run that never serves says nothing of what the module takes.
-    let never = support::sh("never", "echo no; sleep 0.2; exit 1", SERVES);
+    let never = support::sh("never", "exec sleep 1000", SERVES);
     lair.load(&never).await.expect("loaded");
     lair.handle.start("never", asker()).await.expect("a start");
-    lair.wait("never", WaitFor::Stopped).await;
+    seen(&lair, "never", 0).await;
+    lair.stop("never").await;
     one_run(&lair, "m", 100).await;
     learnt(&lair, "m", 3).await;
     assert!(lair.status("never").footprint.is_none());
@@ -134,8 +136,21 @@ async fn a_version_that_takes_more_is_told_of_once_with_numbers() {
     learnt(&lair, "m", 1).await;
     one_run(&lair, "m", 350).await;
     learnt(&lair, "m", 2).await;
-    let all = told(&lair, "m");
-    assert!(all.len() <= 2, "a second run is no news: {all:?}");
+    // One that takes less is told of too, and after all that there is to tell of the runs before.
+    let less = support::sh("m", &takes(40, "0.2"), SERVES);
+    lair.load(&less).await.expect("loaded");
+    one_run(&lair, "m", 40).await;
+    let last = || told(&lair, "m").pop().filter(|what| what.contains('-'));
+    support::eventually("less is told", || last().is_some()).await;
+    assert!(last().is_some_and(|what| what.contains("faster to ready")));
+    let notices = lair.notices("m");
+    let changed = |n: &Arc<Notice>| matches!(n.kind, NoticeKind::FootprintChanged { .. });
+    let runs: Vec<u64> = notices
+        .iter()
+        .filter(|n| changed(n))
+        .map(|n| n.inc)
+        .collect();
+    assert!(!runs.contains(&4), "a second run is no news: {runs:?}");
     lair.end().await;
 }
 

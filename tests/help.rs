@@ -22,6 +22,10 @@ const BEFORE: &[(&str, &str)] = &[
         "why",
         "lair kill redis --wait; lair start redis --wait=ready; lair kill redis --wait",
     ),
+    (
+        "report",
+        "lair kill redis --wait; lair start redis --wait=ready",
+    ),
 ];
 /// Whose effect may be seen a moment after their answer.
 const ENDS_REDIS: [&str; 2] = ["lair kill", "lair inject crash"];
