@@ -67,15 +67,20 @@ fn write(dir: &Path, name: &str, text: &str) {
 /// A daemon over the modules that the examples speak of.
 fn stage() -> Lair {
     let lair = Lair::folder();
-    for name in ["redis", "qdrant"] {
-        let script =
-            "trap 'exit 0' TERM; echo ready; echo WARN said >&2; while :; do sleep 0.1; done";
-        lair.module(
-            name,
-            script,
-            "  health: { startup: { log: { pattern: '^ready' } } }\n",
-        );
-    }
+    let health = "  health: { startup: { log: { pattern: '^ready' } } }\n";
+    let script = "trap 'exit 0' TERM; echo ready; echo WARN said >&2; while :; do sleep 0.1; done";
+    lair.module("qdrant", script, health);
+    // A server that can be parked.
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
+    let port = port.expect("a port").port();
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/sleeper.py");
+    lair.module(
+        "redis",
+        &format!("exec python3 {program} {port} 20"),
+        &format!(
+            "  ports: {{ api: {port} }}\n{health}  park: {{ http: {{ port: api, path: /sleep }} }}\n  wake: {{ http: {{ port: api, path: /wake }} }}\n"
+        ),
+    );
     let dir = lair.dir.join("modules");
     let one = |name: &str| {
         format!(

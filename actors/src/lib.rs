@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod log;
 pub mod messages;
 pub mod module;
+pub mod park;
 pub mod probe;
 pub mod pump;
 pub mod root;

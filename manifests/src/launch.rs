@@ -48,6 +48,9 @@ pub struct LaunchPlan {
     pub ports: Vec<Port>,
     /// What is asked, of whom, for health.
     pub probes: ProbeActions,
+    /// How it is parked and woken, where it can be.
+    #[serde(default)]
+    pub park: Option<Arc<Parking>>,
     /// Bounds of its log files.
     pub logs: LogPolicy,
     /// Limits asked for.
@@ -286,6 +289,36 @@ pub enum ProbeAction {
     Notify,
     /// The image's own health check.
     Image,
+}
+
+/// How a module lets go of memory that it can do without for a while, and takes it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parking {
+    /// Lets go.
+    pub park: Errand,
+    /// Takes it again; `None`: its next use does, of which nobody is told.
+    pub wake: Option<Errand>,
+    /// Its probes rest meanwhile.
+    pub rests: bool,
+}
+
+/// One HTTP request on behalf of somebody. Success is `expect`, or any 2xx status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errand {
+    /// `POST`, ...
+    pub method: String,
+    /// Numeric address.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+    /// JSON, or nothing.
+    pub body: String,
+    /// The one status that counts.
+    pub expect: Option<u16>,
+    /// Time for all of it.
+    pub within: Duration,
 }
 
 /// Bounds of a module's log files.

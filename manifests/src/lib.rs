@@ -21,6 +21,7 @@ pub mod launch;
 pub mod module;
 pub mod numbers;
 pub mod nvml;
+pub mod park;
 pub mod parse;
 pub mod plan;
 pub mod problem;

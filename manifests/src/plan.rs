@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod gpu;
+mod park;
 mod policy;
 mod probes;
 
@@ -83,6 +84,7 @@ pub fn plan(
     let sandbox = planner.sandbox();
     let capabilities = planner.capabilities();
     let probes = planner.probes();
+    let park = planner.parking();
     let mut limits = policy::limits(&module.runtime, &planner.gpus);
     limits.sandbox = sandbox;
     limits.capabilities = capabilities;
@@ -101,6 +103,7 @@ pub fn plan(
         launch,
         ports: policy::ports(&module.runtime),
         probes,
+        park,
         logs: policy::logs(&module.runtime),
         limits,
         explanation: selected

@@ -121,6 +121,46 @@ fn every_reference_is_replaced() {
 }
 
 #[test]
+fn what_parks_a_module_is_planned_with_its_port_and_words() {
+    let park = "  park: { http: { port: api, path: '/free?of=${module.name}', body: '{\"port\":${port.api}}', expect: 202 }, within: 5s, probes: rest }\n  wake: { http: { method: PUT, port: api } }\n";
+    let text = |port: u16, more: &str| {
+        format!(
+            "name: m\nruntime:\n  native: {{ command: [prog] }}\n  ports: {{ api: {port} }}\n{more}"
+        )
+    };
+    let plan = planned(&text(81, park), Mode::Native, &[]).expect("a plan");
+    let parking = plan.park.as_deref().expect("it can be parked");
+    let (first, wake) = (&parking.park, parking.wake.as_ref().expect("and woken"));
+    assert_eq!(
+        (first.method.as_str(), first.port, first.expect),
+        ("POST", 81, Some(202))
+    );
+    assert_eq!(
+        (first.path.as_str(), first.body.as_str()),
+        ("/free?of=m", "{\"port\":81}")
+    );
+    assert_eq!(
+        (first.address.as_str(), first.within.as_secs()),
+        ("127.0.0.1", 5)
+    );
+    assert_eq!(
+        (wake.method.as_str(), wake.path.as_str(), wake.body.as_str()),
+        ("PUT", "/", "")
+    );
+    assert_eq!(
+        (wake.expect, wake.within.as_secs(), parking.rests),
+        (None, 600, true)
+    );
+    // A running one takes it at once, but for a port that only its next run has.
+    let without = planned(&text(81, ""), Mode::Native, &[]).expect("a plan");
+    assert_eq!(without.difference(&plan).live, ["park"]);
+    assert_eq!(without.revised(&plan).park, plan.park);
+    let moved = planned(&text(82, park), Mode::Native, &[]).expect("a plan");
+    assert_eq!(plan.difference(&moved).next_start, ["ports", "park"]);
+    assert_eq!(plan.revised(&moved).park, plan.park);
+}
+
+#[test]
 fn a_variable_that_is_not_set_is_told_with_its_position() {
     let text = "name: m\nruntime:\n  native:\n    command: [prog, '${env.MODEL}']\n    pass_env: [MODEL]\n";
     let problems = planned(text, Mode::Native, &[]).expect_err("no MODEL");

@@ -56,6 +56,8 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Settled => "module.settled",
         NoticeKind::Frozen => "module.frozen",
         NoticeKind::Thawed => "module.thawed",
+        NoticeKind::Parked { .. } => "module.parked",
+        NoticeKind::Woke { .. } => "module.woke",
         NoticeKind::Stopping { .. } => "module.stopping",
         NoticeKind::Killing => "module.killing",
         NoticeKind::Stuck => "module.stuck",
@@ -110,6 +112,12 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::Exposure { state, sockets } => {
             json!({ "exposure": state, "sockets": sockets })
         }
+        NoticeKind::Parked {
+            freed,
+            gpu_freed,
+            took_ms,
+        } => json!({ "freed": freed, "gpu_freed": gpu_freed, "took_ms": took_ms }),
+        NoticeKind::Woke { ready, took_ms } => json!({ "ready": ready, "took_ms": took_ms }),
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
         NoticeKind::LimitNotEnforced {

@@ -113,6 +113,12 @@ pub enum Verb {
     /// Let modules that are held still go on.
     #[command(after_help = "Example:\n  lair thaw redis")]
     Thaw(Names),
+    /// Have modules let go of memory that they can do without, as their manifests say how.
+    #[command(after_help = "Example:\n  lair park redis\n  lair wake redis")]
+    Park(Names),
+    /// Have modules that are parked take their memory again, and serve.
+    #[command(after_help = "Example:\n  lair wake redis")]
+    Wake(Names),
     /// List modules.
     #[command(visible_aliases = ["ls", "list"], after_help = "Example:\n  lair ps -a -o wide")]
     Ps(Ps),

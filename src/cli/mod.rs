@@ -20,6 +20,7 @@ mod lifecycle;
 mod log;
 mod notify;
 mod out;
+mod park;
 mod print;
 mod progress;
 mod query;
@@ -123,6 +124,8 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Kill(args) => lifecycle::kill(global, args),
         Verb::Freeze(names) => lifecycle::freeze(global, names, "module.freeze"),
         Verb::Thaw(names) => lifecycle::freeze(global, names, "module.thaw"),
+        Verb::Park(names) => park::park(global, names, "module.park"),
+        Verb::Wake(names) => park::park(global, names, "module.wake"),
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),

@@ -83,6 +83,17 @@ fn held(enforced: bool, by: Option<&str>) -> String {
     }
 }
 
+/// Its state, or what it is held in meanwhile.
+fn condition(m: &ModuleStatus) -> &str {
+    if m.frozen {
+        "frozen"
+    } else if m.parked.is_some() {
+        "parked"
+    } else {
+        &m.state
+    }
+}
+
 /// The table of `ps`.
 #[must_use]
 pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
@@ -99,7 +110,7 @@ pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
         let mut row = vec![
             m.name.clone(),
             m.mode.clone(),
-            if m.frozen { "frozen" } else { &m.state }.to_owned(),
+            condition(m).to_owned(),
             health_word(m.health.state).to_owned(),
             if m.ready { "yes" } else { "no" }.to_owned(),
             m.restarts.count.to_string(),
@@ -204,6 +215,11 @@ fn verdict(
         "State",
         &format!("{}{ready}{when}, run {}", paint(&m.state), m.run),
     );
+    if let Some(parked) = &m.parked {
+        let at = &parked.since;
+        let ago = since(Some(at), now);
+        row("Parked", &format!("since {at} ({ago} ago)"));
+    }
     if let Some(reason) = &m.reason {
         row("Reason", &format!("{} [{}]", reason.message, reason.code));
         for line in &reason.evidence {

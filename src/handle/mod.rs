@@ -6,10 +6,12 @@
 mod account;
 mod again;
 mod figures;
+mod park;
 mod still;
 mod why;
 pub(crate) mod words;
 
+pub use park::{Bytes, ParkReport};
 pub(crate) use why::recorded;
 pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};

@@ -87,7 +87,7 @@ impl Actor for HealthActor {
         match message {
             HealthMsg::Watch(watch) => state.watch(*watch),
             HealthMsg::Revise(watch) => state.revise(*watch),
-            HealthMsg::Rest { id, inc } => state.rest(&id, inc),
+            HealthMsg::Rest { id, inc, why } => state.rest(&id, inc, why),
             HealthMsg::Unwatch { id, inc } => state.unwatch(&id, inc),
             HealthMsg::ProbeDone(done) => state.done(*done),
             HealthMsg::Tick { id, inc, what } => state.tick(&id, inc, what.0),
@@ -130,11 +130,11 @@ impl State {
         }
     }
 
-    fn rest(&mut self, id: &ChildId, inc: u64) {
+    fn rest(&mut self, id: &ChildId, inc: u64, why: &str) {
         if self.current(id, inc).is_some()
             && let Some(watched) = self.watched.remove(id)
         {
-            watched.rest(&self.context);
+            watched.rest(why, &self.context);
         }
     }
 

@@ -14,6 +14,11 @@ use lair_supervision::{
 use ractor::Actor;
 use std::sync::Arc;
 
+/// Why the probes of a module rest, as its health tells.
+const FROZEN: &str = "frozen";
+/// The same of one that is parked.
+pub(super) const PARKED: &str = "parked";
+
 /// What one decision still asks for.
 pub(super) struct Todo {
     effects: Vec<(u64, Effect)>,
@@ -142,7 +147,7 @@ impl RootState {
             Effect::Signal { signal, scope } => self.signal(id, signal, scope),
             Effect::Kill => self.kill(id),
             Effect::Watch => self.watch(id),
-            Effect::Rest => self.rest(id, inc),
+            Effect::Rest => self.rest(id, inc, FROZEN),
             Effect::Unwatch => {
                 let _ = self.health.cast(HealthMsg::Unwatch {
                     id: id.clone(),
@@ -273,22 +278,24 @@ impl RootState {
         }
     }
 
-    fn watch(&self, id: &ChildId) {
+    pub(super) fn watch(&self, id: &ChildId) {
         let Some(known) = self.children.get(id) else {
             return;
         };
         if let Some(watch) = known.watch() {
             let _ = self.health.cast(HealthMsg::Watch(Box::new(watch)));
         }
-        // Handed to a new health actor.
+        // Handed to a new health actor, or freed of one of two reasons to rest.
         if known.child.is_frozen() {
-            self.rest(id, known.child.inc);
+            self.rest(id, known.child.inc, FROZEN);
+        } else if known.parking.rests() {
+            self.rest(id, known.child.inc, PARKED);
         }
     }
 
-    fn rest(&self, id: &ChildId, inc: u64) {
+    pub(super) fn rest(&self, id: &ChildId, inc: u64, why: &'static str) {
         let id = id.clone();
-        let _ = self.health.cast(HealthMsg::Rest { id, inc });
+        let _ = self.health.cast(HealthMsg::Rest { id, inc, why });
     }
 
     /// What was unwatched while no health actor was there to hear it.

@@ -11,6 +11,7 @@ mod drain;
 mod groups;
 mod hearing;
 mod inject;
+mod park;
 mod reload;
 mod table;
 
@@ -211,6 +212,21 @@ impl Actor for RootActor {
                 state.go_on_without(&id, mark).await;
                 state.gone_on(&id);
                 let _ = reply.send(());
+            }
+            RootMsg::ParkBegins { id, inc, reply } => {
+                let _ = reply.send(state.park_begins(&id, inc));
+            }
+            RootMsg::ParkEnds {
+                id,
+                inc,
+                outcome,
+                origin,
+                reply,
+            } => {
+                let newest = state.park_ends(&id, inc, outcome, origin);
+                if let Some(reply) = reply {
+                    let _ = reply.send(newest);
+                }
             }
             RootMsg::Ping { reply } => {
                 let _ = reply.send(());

@@ -40,6 +40,9 @@ pub struct ModuleStatus {
     /// Is it held still, by request? Then it serves nobody, and its health is unknown.
     #[serde(default)]
     pub frozen: bool,
+    /// Is it parked, by request, until it is woken?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// Health verdict.
     pub health: Health,
     /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.
@@ -232,6 +235,13 @@ pub struct Pids {
     pub current: Option<u64>,
     /// Highest seen.
     pub peak: Option<u64>,
+}
+
+/// One that has let go of memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parked {
+    /// Since when.
+    pub since: String,
 }
 
 /// A declared port.

@@ -1,7 +1,7 @@
 //! From a published snapshot to the status object.
 
 use super::words::{errno_name, policy_word, rfc3339};
-use super::{Exit, Gpu, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
+use super::{Exit, Gpu, Health, Logs, ModuleStatus, Parked, Port, Reason, Resources, Restarts};
 use crate::cgroup::HeldLimits;
 use crate::clock::Clock;
 use crate::facts::{GpuDesk, GpuFacts, Sampler};
@@ -49,6 +49,7 @@ impl Renderer<'_> {
             desired: life.desired,
             ready: life.ready,
             frozen: view.child.is_frozen(),
+            parked: view.parked_ms.map(|ms| Parked { since: rfc3339(ms) }),
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),

@@ -308,15 +308,17 @@ fn marks(timeline: &[Moment], began: Option<i64>) -> Vec<Mark> {
 fn weigh(what: &str) -> (Weight, bool) {
     let word = what.split([' ', ':']).next().unwrap_or_default();
     match word {
-        "ready" | "thawed" | "adopted" | "log_recovered" | "sight_regained" => (Weight::Good, true),
+        "ready" | "thawed" | "woke" | "adopted" | "log_recovered" | "sight_regained" => {
+            (Weight::Good, true)
+        }
         "health" if what.starts_with("health healthy") => (Weight::Good, true),
         "health" if what.starts_with("health unhealthy") => (Weight::Bad, true),
         "health" => (Weight::Plain, false),
         "exited" if what.starts_with("exited code=0") => (Weight::Plain, true),
         "exited" | "killing" | "stuck" | "start_failed" | "owner_died" | "log_degraded"
         | "injected" | "failed" => (Weight::Bad, true),
-        "stopping" | "not_ready" | "backoff" | "frozen" | "footprint_changed" | "sight_lost"
-        | "group_restart" | "group_gave_up" | "exposure" => (Weight::Warn, true),
+        "stopping" | "not_ready" | "backoff" | "frozen" | "parked" | "footprint_changed"
+        | "sight_lost" | "group_restart" | "group_gave_up" | "exposure" => (Weight::Warn, true),
         _ => (Weight::Plain, false),
     }
 }
