@@ -5,6 +5,7 @@ mod face;
 use face::{Lair, until};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -209,6 +210,11 @@ fn the_terminal_and_programs_get_the_same_with_and_without_a_daemon() {
     );
     let wrong = lair.lair(&["report", "nobody"]);
     assert_eq!(wrong.status.code(), Some(4), "{wrong:?}");
+    let page = lair.dir.join("m.html");
+    let written = lair.lair(&["report", "m", "--html", &page.display().to_string()]);
+    assert!(written.status.success(), "{written:?}");
+    let mode = fs::metadata(&page).expect("a page").mode();
+    assert_eq!(mode & 0o777, 0o600, "the module's last words are in it");
     let wrong = lair.lair(&["report", "m", "--html", "/nonexistent/m.html"]);
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
 }

@@ -46,9 +46,17 @@ pub fn write(file: &Path, folder: &str, files: &[(String, Vec<u8>)]) -> io::Resu
     } else {
         tar
     };
+    write_private(file, &bytes)
+}
+
+/// Writes a file that nobody else reads, unless it is there and is read by others already.
+///
+/// # Errors
+/// The file can't be written.
+pub fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(file)?.write_all(&bytes)
+    options.open(file)?.write_all(bytes)
 }
 
 fn tar(folder: &str, files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {

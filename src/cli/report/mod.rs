@@ -9,6 +9,7 @@ mod svg;
 mod text;
 
 use super::args::{Global, Report};
+use super::bundle::write_private;
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::out;
@@ -87,7 +88,7 @@ fn write(file: &Path, text: &str, dossier: &Dossier) -> Result<Code, CliError> {
     if file == Path::new("-") {
         return out::write(text.as_bytes()).map(|_| exit::DONE);
     }
-    std::fs::write(file, text).map_err(|e| {
+    write_private(file, text.as_bytes()).map_err(|e| {
         CliError::new("output", format!("cannot write {}: {e}", file.display()))
             .with_help("name a file in a folder that you may write to")
     })?;
