@@ -31,7 +31,7 @@ pub fn park(global: &Global, names: &Names, method: &str) -> Result<Code, CliErr
     lifecycle::worst(global, &mut client, &results, None)
 }
 
-/// `llama: parked in 1.2s; memory 2.1GiB -> 180.0MiB (1.9GiB freed); GPU memory unknown`
+/// `llama: parked in 1.2s; memory 2.1GiB -> 180MiB (1.9GiB freed); GPU memory unknown`
 fn line(report: &ParkReport, parked: bool) -> String {
     let took = span(report.took_ms);
     let done = match (parked, report.ready) {
@@ -86,12 +86,12 @@ mod test {
         };
         assert_eq!(
             line(&report, true),
-            "m: parked in 1.2s; memory 1.0GiB -> 1.0MiB (1023.0MiB freed); GPU memory unknown\n"
+            "m: parked in 1.2s; memory 1GiB -> 1MiB (1023MiB freed); GPU memory unknown\n"
         );
         (report.memory, report.ready) = (some(1 << 20, 3 << 20), Some(true));
         assert_eq!(
             line(&report, false),
-            "m: woken, ready after 1.2s; memory 1.0MiB -> 3.0MiB (2.0MiB more); GPU memory unknown\n"
+            "m: woken, ready after 1.2s; memory 1MiB -> 3MiB (2MiB more); GPU memory unknown\n"
         );
     }
 }
