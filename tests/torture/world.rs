@@ -108,7 +108,11 @@ impl World {
         let dir = self.lair.dir.display();
         let name = native_name(i);
         // Two thirds end by themselves now and then.
-        let span = if i % 3 == 0 { 0 } else { 8_000 + 1_000 * i };
+        let span = if i.is_multiple_of(3) {
+            0
+        } else {
+            8_000 + 1_000 * i
+        };
         let more = match i % 10 {
             3 => ", deaf",
             4 => ", child",
