@@ -10,6 +10,7 @@ pub mod bridge;
 #[doc(hidden)]
 pub mod cli;
 pub mod client;
+pub mod codes;
 mod containers;
 mod doctor;
 mod folders;

@@ -80,7 +80,11 @@ fn plan_all(
                     if let Some(cards) = &mut cards {
                         cards.give(&plan);
                     }
-                    plans.push(enforceable(inner, plan)?);
+                    let mut plan = enforceable(inner, plan)?;
+                    if let Some(last) = plans.last() {
+                        plan.share_with(last);
+                    }
+                    plans.push(plan);
                 }
                 Err(more) => problems.extend(more),
             },

@@ -367,6 +367,7 @@ fn stopping(mark: Option<Mark>, found: &Survivor) -> Mark {
         ready: known.as_ref().is_some_and(|mark| mark.ready),
         identity: Some(found.identity.clone()),
         since_ms: known.map_or(0, |mark| mark.since_ms),
+        parked_ms: None,
     }
 }
 

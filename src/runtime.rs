@@ -15,6 +15,7 @@ use lair_actors::dossier::{Archive, ArchiveOptions};
 use lair_actors::events::{EventLog, KEPT};
 use lair_actors::exposure::{self, ExposureArgs};
 use lair_actors::facts::{self, GpuDesk, Meter, Sampler};
+use lair_actors::footprint::{self, Footprints, WatchArgs};
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{DrainReport, RootMsg};
 use lair_actors::pump::PumpOptions;
@@ -132,6 +133,14 @@ impl RuntimeError {
     }
 }
 
+/// A host whose panics end its process would end with the first actor that panics, and not be there to restart it.
+fn panics_are_caught(abort: bool) -> Result<(), RuntimeError> {
+    if abort {
+        return Err(RuntimeError::PanicAborts);
+    }
+    Ok(())
+}
+
 /// How long the keeper may take to end when all modules should be gone.
 const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -165,9 +174,7 @@ impl Runtime {
         options: RuntimeOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Runtime, RuntimeError> {
-        if cfg!(panic = "abort") {
-            return Err(RuntimeError::PanicAborts);
-        }
+        panics_are_caught(cfg!(panic = "abort"))?;
         options.folders.make()?;
         let orders = policy(&options);
         let lasting = orders == DeathPolicy::Keep || !options.foreground;
@@ -210,11 +217,13 @@ impl Runtime {
             gpus: GpuDesk::new(clock.clone(), &options.config.gpu.nvml),
             simulated,
         };
+        let footprints = Footprints::new(&options.folders.state);
         let archive = Archive::new(ArchiveOptions {
             clock: clock.clone(),
             sampler: meter.sampler.clone(),
             gpus: meter.gpus.clone(),
             events: events.clone(),
+            footprints: footprints.clone(),
             log_dir: options.folders.logs.clone(),
             rules: options.folders.config.join("rules"),
         });
@@ -224,6 +233,7 @@ impl Runtime {
             events,
             sampler: meter.sampler.clone(),
             archive,
+            footprints,
             pump: Arc::new(OnceLock::new()),
             clock,
             folders: options.folders,
@@ -267,6 +277,15 @@ impl Runtime {
                 clock: inner.clock.clone(),
                 events: inner.events.clone(),
                 board: inner.board.clone(),
+                root: root.clone(),
+            }));
+            tokio::spawn(footprint::watch(WatchArgs {
+                clock: inner.clock.clone(),
+                events: inner.events.clone(),
+                board: inner.board.clone(),
+                sampler: inner.sampler.clone(),
+                gpus: inner.gpus.clone(),
+                footprints: inner.footprints.clone(),
                 root: root.clone(),
             }));
         }
@@ -344,4 +363,16 @@ async fn spawn_root(
     spawned
         .map(|(root, _)| root)
         .map_err(|e| RuntimeError::Root(e.to_string()))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn only_a_host_that_unwinds_is_served() {
+        assert!(panics_are_caught(false).is_ok());
+        let refused = panics_are_caught(true).expect_err("it would abort");
+        assert_eq!(refused.code(), "panic_aborts");
+    }
 }

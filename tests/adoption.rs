@@ -769,41 +769,11 @@ fn raw_stream(dir: &Path, stream: &str) -> String {
     String::from_utf8_lossy(&segments(dir, Some(stream))).into_owned()
 }
 
-/// All segments in order. A kill can leave both forms of one, and half of a compressed one beside it.
+/// All segments in order, of records or of a raw stream.
 fn segments(dir: &Path, stream: Option<&str>) -> Vec<u8> {
-    let mut files = std::collections::BTreeMap::new();
-    for entry in fs::read_dir(dir).expect("logs").flatten() {
-        let name = entry.file_name().into_string().expect("a name");
-        let parts: Vec<&str> = name.split('.').collect();
-        let (of, rest) = match stream {
-            None => (None, &parts[2..]),
-            Some(_) => (parts.get(2).copied(), parts.get(3..).unwrap_or_default()),
-        };
-        if parts[0] == "current"
-            || of != stream
-            || rest.last() == Some(&"tmp")
-            || name.ends_with(".dossier.json")
-        {
-            continue;
-        }
-        let whole = rest == ["log", "zst"];
-        assert!(whole || rest == ["log"], "{name}");
-        let number = (
-            parts[0].parse::<u64>().expect("a run"),
-            parts[1].parse::<u64>().expect("a segment"),
-        );
-        if whole || !files.contains_key(&number) {
-            files.insert(number, (entry.path(), whole));
-        }
-    }
-    let read = |(path, whole): (PathBuf, bool)| {
-        let bytes = fs::read(path).expect("a segment");
-        match whole {
-            true => zstd::decode_all(&bytes[..]).expect("a whole segment"),
-            false => bytes,
-        }
-    };
-    files.into_values().flat_map(read).collect()
+    let all = support::segments::read(dir).into_iter();
+    let ours = all.filter(|(name, _)| name.stream.map(|s| s.as_str()) == stream);
+    ours.flat_map(|(_, bytes)| bytes).collect()
 }
 
 /// Logs that outlive their lair, for a look at them; kept when it fails.

@@ -107,7 +107,9 @@ async fn a_dropped_engine_costs_sight_and_a_stop_meanwhile_is_done_by_the_kernel
         .expect("an injection");
     support::eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
     assert!(is_alive(pid));
-    assert_eq!(lair.status("m").state, "running");
+    let unseen = lair.status("m");
+    assert_eq!(unseen.state, "running");
+    assert_eq!(unseen.reason.expect("a note").code, "out_of_sight");
     let origin = Origin::Requested {
         peer: "test".into(),
     };

@@ -125,6 +125,11 @@ async fn a_container_is_frozen_by_its_engine(kind: Kind) {
 }
 
 #[tokio::test]
+async fn podman_freezes_a_container() {
+    a_container_is_frozen_by_its_engine(Kind::Podman).await;
+}
+
+#[tokio::test]
 async fn docker_freezes_a_container() {
     a_container_is_frozen_by_its_engine(Kind::Docker).await;
 }

@@ -264,6 +264,44 @@ async fn a_simulated_module_does_what_the_script_of_a_rehearsal_says() {
 }
 
 /// R10
+/// The run that a restart asks for is the asker's, though a fault ended the one before it.
+#[tokio::test]
+async fn a_restart_that_meets_a_fault_is_still_the_askers() {
+    let slow = Script {
+        on_stop: OnStop::Ignore,
+        ..Script::default()
+    };
+    let sim = Simulation::builder().faults().script("m", slow);
+    let sim = sim.start().await.expect("starts");
+    let text = "name: m\nruntime: { native: { command: [/bin/true] } }\n";
+    sim.load(text).await.expect("loaded");
+    sim.start("m").await.expect("started");
+    sim.settle().await;
+    let restart = sim.handle().restart("m", None, Simulation::origin());
+    restart.await.expect("accepted");
+    let fault = Fault::CrashChild {
+        id: id("m"),
+        signal: 11,
+    };
+    let injected = sim.handle().inject(fault, "drill", Simulation::origin());
+    injected.await.expect("an open gate");
+    sim.settle().await;
+    let notices = sim.notices();
+    let of = |run: u64, kind: fn(&NoticeKind) -> bool| {
+        let mut found = notices.iter().filter(|n| n.inc == run && kind(&n.kind));
+        found.next().expect("it is told").origin.clone()
+    };
+    let exited = of(1, |k| matches!(k, NoticeKind::Exited { .. }));
+    assert!(matches!(exited, Origin::Injected { .. }), "{exited:?}");
+    for kind in [
+        (|k| matches!(k, NoticeKind::Starting)) as fn(&NoticeKind) -> bool,
+        |k| matches!(k, NoticeKind::Running),
+    ] {
+        assert_eq!(of(2, kind), Simulation::origin());
+    }
+    sim.check().expect("every promise");
+}
+
 #[test]
 fn a_root_that_panics_ends_the_program_with_its_own_code_and_no_orphan() {
     let lair = face::Lair::folder();
@@ -367,4 +405,17 @@ fn chaos_breaks_much_and_finds_every_promise_kept() {
     assert!(text.contains("I11"), "{text}");
     std::fs::write(&file, "{\"after_ms\": 1}\n").expect("a schedule");
     assert_eq!(lair.ask(&["chaos", &file.display().to_string()]).0, 2);
+}
+
+#[test]
+fn chaos_with_some_modules_finds_nothing_amiss_in_that_others_run_on() {
+    let lair = face::Lair::folder();
+    for name in ["a", "b"] {
+        lair.module(name, COUNTER, "");
+    }
+    let lair = lair.serve(&["--allow-faults", "--start"]);
+    lair.until_state("b", "running");
+    let (code, text) = lair.ask(&["chaos", "--for", "1s", "--module", "a", "-o", "json"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(lair.status("b")["state"], "running");
 }

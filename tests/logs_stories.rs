@@ -560,3 +560,26 @@ async fn a_slow_disk_costs_neither_memory_nor_the_runtimes_answers() {
     assert_eq!(kept + down.logs.dropped, down.logs.bytes);
     lair.end().await;
 }
+
+/// What the stories say of files is worth what their reader is: it must not take what is being made for what is there.
+#[test]
+fn the_stories_own_reader_takes_each_segment_once_and_whole() {
+    let home = support::Home::new("reader");
+    let put = |name: &str, bytes: &[u8]| {
+        std::fs::write(home.path().join(name), bytes).expect("a file");
+    };
+    let record = |text: &str| format!("2026-01-01T00:00:00.000000000Z stdout F {text}\n");
+    let packed = |text: &str| zstd::encode_all(record(text).as_bytes(), 1).expect("packed");
+    put("1.0.log", record("a").as_bytes());
+    // Half of what is to replace it.
+    put("1.0.log.zst.tmp", &packed("a")[..8]);
+    // The moment between the new name and the old one's end.
+    put("1.1.log", record("b").as_bytes());
+    put("1.1.log.zst", &packed("b"));
+    put("1.dossier.json", b"{}");
+    put(
+        "2.0.log",
+        format!("{}2026-01-01T00", record("c")).as_bytes(),
+    );
+    assert_eq!(support::read_stream(home.path(), "stdout"), b"a\nb\nc\n");
+}

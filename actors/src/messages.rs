@@ -13,7 +13,7 @@ use crate::pump::StreamStats;
 use lair_manifests::launch::LaunchPlan;
 use lair_supervision::{
     Admission, ChildEvent, ChildId, ChildIdentity, DeniedReason, ExitEvidence, ExitStatus,
-    Measured, Origin, Seq, Shortage, StartFault, TimerKind,
+    Measured, NoticeKind, Origin, Seq, Shortage, StartFault, TimerKind,
 };
 use ractor::RpcReplyPort;
 use serde::Serialize;
@@ -66,6 +66,21 @@ pub enum RootMsg {
         mark: crate::ledger::Mark,
         reply: RpcReplyPort<()>,
     },
+    /// A module is about to be parked or woken.
+    ParkBegins {
+        id: ChildId,
+        inc: u64,
+        reply: RpcReplyPort<Result<(), Unfit>>,
+    },
+    /// That is over: `Parked`, `Woke`, or nothing came of it.
+    ParkEnds {
+        id: ChildId,
+        inc: u64,
+        outcome: Option<NoticeKind>,
+        origin: Origin,
+        /// Gets the number of the newest notice.
+        reply: Option<RpcReplyPort<Seq>>,
+    },
     /// Does it still take messages?
     Ping { reply: RpcReplyPort<()> },
     /// Skip the rest of the grace in a drain under way.
@@ -111,6 +126,8 @@ pub enum RootMsg {
     DrainDeadline,
     /// From a container backend: something happened beside the module's life.
     News { id: ChildId, inc: u64, news: News },
+    /// From those who learn: a run takes more, or less, than the module's version before did.
+    FootprintChanged { id: ChildId, inc: u64, what: String },
     /// Tell observers what came of reading configuration and manifests again.
     Reloaded { report: String, origin: Origin },
 }
@@ -141,6 +158,19 @@ pub struct Answer {
     /// Where it was denied as overcommitted: the sum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shortage: Option<Box<Shortage>>,
+}
+
+/// Why a module can't be parked or woken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It does not run, or no more as it did.
+    NotRunning,
+    /// That is being done already.
+    Underway,
+    /// It is held still.
+    Frozen,
+    /// It has not come up yet.
+    ComingUp,
 }
 
 /// What a drain left.
@@ -258,8 +288,12 @@ pub enum HealthMsg {
     Watch(Box<Watch>),
     /// Go on by a new plan.
     Revise(Box<Watch>),
-    /// Stop until it is watched again: it is held still. What was learnt of it is kept.
-    Rest { id: ChildId, inc: u64 },
+    /// Stop until it is watched again; `why`, in a word. What was learnt of it is kept.
+    Rest {
+        id: ChildId,
+        inc: u64,
+        why: &'static str,
+    },
     /// Stop; nothing more is reported of this incarnation.
     Unwatch { id: ChildId, inc: u64 },
     /// From a probe task.

@@ -182,7 +182,7 @@ impl ModuleState {
         tokio::spawn(async move {
             let mut exit = exit.await;
             if let Some(vram) = vram {
-                exit.leftover.extend(vram.left().await);
+                exit.leftover.extend(Box::pin(vram.left()).await);
             }
             let _ = owner.cast(ModuleMsg::Exited(exit));
         });

@@ -18,7 +18,7 @@ pub const BOUNDS: [f64; 14] = [
 /// Times, counted by size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    buckets: [u64; BOUNDS.len()],
+    buckets: [u32; BOUNDS.len()],
     count: u64,
     sum: Duration,
 }
@@ -27,7 +27,7 @@ impl Histogram {
     fn add(&mut self, time: Duration) {
         let seconds = time.as_secs_f64();
         if let Some(n) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[n] += 1;
+            self.buckets[n] = self.buckets[n].saturating_add(1);
         }
         self.count += 1;
         self.sum += time;
@@ -36,7 +36,7 @@ impl Histogram {
     /// How many took at most as long as each bound of [`BOUNDS`].
     #[must_use]
     pub fn cumulative(&self) -> [u64; BOUNDS.len()] {
-        let mut all = self.buckets;
+        let mut all = self.buckets.map(u64::from);
         for n in 1..all.len() {
             all[n] += all[n - 1];
         }
@@ -75,6 +75,8 @@ pub struct Counts {
     pub ready: Histogram,
     /// From the stop's begin until it had ended.
     pub stopped: Histogram,
+    /// The last run that served, and how long its start took until then.
+    pub served: Option<(u64, Duration)>,
     starting: Option<Uptime>,
     awaiting: Option<Uptime>,
     stopping: Option<(Uptime, StopCause)>,
@@ -97,11 +99,10 @@ impl Counts {
                 .take()
                 .into_iter()
                 .for_each(|then| self.started.add(since(then))),
-            NoticeKind::Ready => self
-                .awaiting
-                .take()
-                .into_iter()
-                .for_each(|then| self.ready.add(since(then))),
+            NoticeKind::Ready => self.awaiting.take().into_iter().for_each(|then| {
+                self.ready.add(since(then));
+                self.served = Some((notice.inc, since(then)));
+            }),
             NoticeKind::Stopping { cause } => {
                 self.stopping.get_or_insert((notice.at, *cause));
             }
@@ -146,7 +147,7 @@ fn cause(stop: Option<StopCause>, status: ExitStatus, evidence: &ExitEvidence) -
 
 /// The sums of all modules. One writer, the root; any number of readers.
 #[derive(Debug, Default)]
-pub struct Tally(RwLock<BTreeMap<ChildId, Counts>>);
+pub struct Tally(RwLock<BTreeMap<ChildId, Box<Counts>>>);
 
 impl Tally {
     pub(crate) fn take(&self, notice: &Notice) {
@@ -159,10 +160,20 @@ impl Tally {
         }
     }
 
+    /// How long this run took until it first served; `None`: it did not, or not in this life of the runtime.
+    #[must_use]
+    pub fn served(&self, id: &ChildId, inc: u64) -> Option<Duration> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (of, took) = all.get(id)?.served?;
+        (of == inc).then_some(took)
+    }
+
     /// All of it, as of now.
     #[must_use]
     pub fn read(&self) -> BTreeMap<ChildId, Counts> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.clone()
+        let each = all.iter();
+        each.map(|(id, counts)| (id.clone(), Counts::clone(counts)))
+            .collect()
     }
 }

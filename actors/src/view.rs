@@ -90,6 +90,8 @@ pub struct View {
     pub exposure: lair_supervision::exposure::Exposure,
     /// The grip on the running child: for its tree only.
     pub handle: Option<Arc<dyn ChildHandle>>,
+    /// Wall clock, ms: since when it is parked, while it is.
+    pub parked_ms: Option<u64>,
     /// Counters of the current or last run's log.
     pub log: Option<Arc<crate::pump::StreamStats>>,
     /// Why the last change happened.

@@ -45,11 +45,14 @@ impl LaunchPlan {
         .collect();
         // A probe may ask at a port or for a word that only the next run has.
         let health_waits = health && !begun.is_empty();
+        let park = self.park != next.park;
+        let park_waits = park && !begun.is_empty();
         let live = [
             ("version", self.version != next.version),
             ("restart", restart),
             ("stop", stop),
             ("health", health && !health_waits),
+            ("park", park && !park_waits),
             ("logs", bounds(&self.logs) != bounds(&next.logs)),
             ("groups", self.group != next.group),
         ];
@@ -58,6 +61,7 @@ impl LaunchPlan {
             .filter_map(|(part, differs)| differs.then_some(part));
         let mut next_start = begun;
         next_start.extend(health_waits.then_some("health"));
+        next_start.extend(park_waits.then_some("park"));
         Difference {
             live: live.collect(),
             next_start,
@@ -86,6 +90,9 @@ impl LaunchPlan {
         plan.version.clone_from(&self.version);
         plan.explanation.clone_from(&self.explanation);
         plan.fallback.clone_from(&self.fallback);
+        if change.next_start.contains(&"park") {
+            plan.park.clone_from(&self.park);
+        }
         if change.next_start.contains(&"health") {
             plan.probes = self.probes.clone();
             plan.spec.probes = self.spec.probes.clone();

@@ -25,6 +25,7 @@ pub(crate) fn runtime(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) ->
         modes(runtime, view, sink);
     }
     ports(runtime, view, sink);
+    crate::park::check(runtime, view, sink, no_ports);
     if !no_ports {
         probes(runtime, view, sink);
         if !blocks {
@@ -135,7 +136,7 @@ fn probes(runtime: &Runtime, view: View<'_, '_>, sink: &mut Sink) {
     }
 }
 
-fn known_ports(runtime: &Runtime) -> String {
+pub(crate) fn known_ports(runtime: &Runtime) -> String {
     let names: Vec<&str> = runtime.ports.keys().map(|n| n.as_str()).collect();
     if names.is_empty() {
         return "declare it: `ports: { api: 8080 }`".to_owned();

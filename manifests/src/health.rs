@@ -289,7 +289,11 @@ fn check_liveness(p: &Liveness, view: View<'_, '_>, sink: &mut Sink) -> Option<(
 }
 
 fn check_http(http: &Http, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
-    let path = http.path.raw();
+    path(&http.path, view, sink)
+}
+
+pub(crate) fn path(path: &Text, view: View<'_, '_>, sink: &mut Sink) -> Option<()> {
+    let path = path.raw();
     let odd = |c: char| c.is_whitespace() || c.is_control();
     if path.starts_with('/') && !path.contains(odd) {
         return Some(());

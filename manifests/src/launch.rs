@@ -5,6 +5,7 @@
 
 use lair_supervision::{ChildSpec, GroupSpec};
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ pub struct LaunchPlan {
     pub ports: Vec<Port>,
     /// What is asked, of whom, for health.
     pub probes: ProbeActions,
+    /// How it is parked and woken, where it can be.
+    #[serde(default)]
+    pub park: Option<Arc<Parking>>,
     /// Bounds of its log files.
     pub logs: LogPolicy,
     /// Limits asked for.
@@ -64,6 +68,15 @@ pub struct LaunchPlan {
 }
 
 impl LaunchPlan {
+    /// Keeps the environment once for both where it is the same as another plan's.
+    pub fn share_with(&mut self, other: &LaunchPlan) {
+        if let (Launch::Native(ours), Launch::Native(theirs)) = (&mut self.launch, &other.launch)
+            && ours.env == theirs.env
+        {
+            ours.env = theirs.env.clone();
+        }
+    }
+
     /// The whole plan with the values of the environment: for lair's own next life, in a file of this user's alone.
     ///
     /// # Errors
@@ -92,8 +105,7 @@ impl LaunchPlan {
         if let Launch::Native(native) = &mut plan.launch {
             let passed = native.passed.iter();
             let values = passed.filter_map(|name| own.get_key_value(name));
-            native
-                .env
+            Arc::make_mut(&mut native.env)
                 .extend(values.map(|(name, value)| (name.clone(), value.clone())));
         }
         Ok(plan)
@@ -117,7 +129,7 @@ pub struct NativeLaunch {
     pub argv: Vec<String>,
     /// The whole environment: nothing else is inherited.
     #[serde(serialize_with = "names_only")]
-    pub env: BTreeMap<String, String>,
+    pub env: Arc<BTreeMap<String, String>>,
     /// Names of those variables whose values are the runtime's own (`pass_env`): kept for no next life, which has them
     /// from its own environment.
     #[serde(default)]
@@ -140,7 +152,7 @@ pub struct NativeLaunch {
 
 impl NativeLaunch {
     fn kept_env(&self) -> BTreeMap<String, String> {
-        let mut env = self.env.clone();
+        let mut env = BTreeMap::clone(&self.env);
         env.retain(|name, _| !self.passed.contains(name));
         env
     }
@@ -279,6 +291,36 @@ pub enum ProbeAction {
     Image,
 }
 
+/// How a module lets go of memory that it can do without for a while, and takes it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parking {
+    /// Lets go.
+    pub park: Errand,
+    /// Takes it again; `None`: its next use does, of which nobody is told.
+    pub wake: Option<Errand>,
+    /// Its probes rest meanwhile.
+    pub rests: bool,
+}
+
+/// One HTTP request on behalf of somebody. Success is `expect`, or any 2xx status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errand {
+    /// `POST`, ...
+    pub method: String,
+    /// Numeric address.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+    /// JSON, or nothing.
+    pub body: String,
+    /// The one status that counts.
+    pub expect: Option<u16>,
+    /// Time for all of it.
+    pub within: Duration,
+}
+
 /// Bounds of a module's log files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPolicy {
@@ -369,10 +411,10 @@ pub struct Sandbox {
 }
 
 fn names_only<S: serde::Serializer>(
-    env: &BTreeMap<String, String>,
+    env: &impl Borrow<BTreeMap<String, String>>,
     s: S,
 ) -> Result<S::Ok, S::Error> {
-    s.collect_seq(env.keys())
+    s.collect_seq(env.borrow().keys())
 }
 
 impl fmt::Debug for NativeLaunch {

@@ -19,8 +19,10 @@ use crate::text::{Command, Scope, Secret, Text};
 use crate::words::EnvName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 mod gpu;
+mod park;
 mod policy;
 mod probes;
 
@@ -82,6 +84,7 @@ pub fn plan(
     let sandbox = planner.sandbox();
     let capabilities = planner.capabilities();
     let probes = planner.probes();
+    let park = planner.parking();
     let mut limits = policy::limits(&module.runtime, &planner.gpus);
     limits.sandbox = sandbox;
     limits.capabilities = capabilities;
@@ -100,6 +103,7 @@ pub fn plan(
         launch,
         ports: policy::ports(&module.runtime),
         probes,
+        park,
         logs: policy::logs(&module.runtime),
         limits,
         explanation: selected
@@ -204,7 +208,7 @@ impl<'p> Planner<'p> {
         };
         Some(NativeLaunch {
             argv,
-            env: self.env.clone(),
+            env: Arc::new(self.env.clone()),
             passed: self.passed(native),
             secrets: self.secrets(),
             workdir: self.absolute(&workdir),

@@ -6,6 +6,7 @@
 use crate::decode::{Decode, Sink, View};
 use crate::health::Health;
 use crate::numbers::Count;
+use crate::park::{Park, Wake};
 use crate::problem::ProblemKind;
 use crate::record::record;
 use crate::resources::{Resources, Sandbox};
@@ -45,6 +46,10 @@ record! {
         restart: Restart = Restart::never(),
         /// How it is stopped.
         stop: Stop = Stop::usual(),
+        /// How it lets go of memory that it can do without for a while.
+        park: Option<Park> = None,
+        /// How it takes that memory again; without it, its next use does that.
+        wake: Option<Wake> = None,
         /// Its log files.
         logs: Logs = Logs::usual(),
         /// Which ends are no failure.

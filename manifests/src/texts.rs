@@ -29,6 +29,16 @@ pub(crate) fn each(runtime: &Runtime, visit: &mut Visit<'_>) {
         anywhere.extend(all);
     }
     health(&runtime.health, &anywhere, visit);
+    let calls = [
+        ("park", runtime.park.as_ref().map(|p| &p.http)),
+        ("wake", runtime.wake.as_ref().map(|w| &w.http)),
+    ];
+    for (which, call) in calls {
+        if let Some(call) = call {
+            visit(&[which, "http", "path"], &call.path, &anywhere);
+            visit(&[which, "http", "body"], &call.body, &anywhere);
+        }
+    }
 }
 
 /// The variables that every native module has.

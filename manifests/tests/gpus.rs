@@ -44,7 +44,7 @@ fn planned(
 
 fn native(resources: &str) -> BTreeMap<String, String> {
     match planned(resources, "{}", Mode::Native, &[]) {
-        Ok(Launch::Native(launch)) => launch.env,
+        Ok(Launch::Native(launch)) => launch.env.as_ref().clone(),
         other => panic!("{other:?}"),
     }
 }

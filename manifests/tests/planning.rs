@@ -121,6 +121,46 @@ fn every_reference_is_replaced() {
 }
 
 #[test]
+fn what_parks_a_module_is_planned_with_its_port_and_words() {
+    let park = "  park: { http: { port: api, path: '/free?of=${module.name}', body: '{\"port\":${port.api}}', expect: 202 }, within: 5s, probes: rest }\n  wake: { http: { method: PUT, port: api } }\n";
+    let text = |port: u16, more: &str| {
+        format!(
+            "name: m\nruntime:\n  native: {{ command: [prog] }}\n  ports: {{ api: {port} }}\n{more}"
+        )
+    };
+    let plan = planned(&text(81, park), Mode::Native, &[]).expect("a plan");
+    let parking = plan.park.as_deref().expect("it can be parked");
+    let (first, wake) = (&parking.park, parking.wake.as_ref().expect("and woken"));
+    assert_eq!(
+        (first.method.as_str(), first.port, first.expect),
+        ("POST", 81, Some(202))
+    );
+    assert_eq!(
+        (first.path.as_str(), first.body.as_str()),
+        ("/free?of=m", "{\"port\":81}")
+    );
+    assert_eq!(
+        (first.address.as_str(), first.within.as_secs()),
+        ("127.0.0.1", 5)
+    );
+    assert_eq!(
+        (wake.method.as_str(), wake.path.as_str(), wake.body.as_str()),
+        ("PUT", "/", "")
+    );
+    assert_eq!(
+        (wake.expect, wake.within.as_secs(), parking.rests),
+        (None, 600, true)
+    );
+    // A running one takes it at once, but for a port that only its next run has.
+    let without = planned(&text(81, ""), Mode::Native, &[]).expect("a plan");
+    assert_eq!(without.difference(&plan).live, ["park"]);
+    assert_eq!(without.revised(&plan).park, plan.park);
+    let moved = planned(&text(82, park), Mode::Native, &[]).expect("a plan");
+    assert_eq!(plan.difference(&moved).next_start, ["ports", "park"]);
+    assert_eq!(plan.revised(&moved).park, plan.park);
+}
+
+#[test]
 fn a_variable_that_is_not_set_is_told_with_its_position() {
     let text = "name: m\nruntime:\n  native:\n    command: [prog, '${env.MODEL}']\n    pass_env: [MODEL]\n";
     let problems = planned(text, Mode::Native, &[]).expect_err("no MODEL");
@@ -336,4 +376,35 @@ fn every_combination_of_policies_is_taken_as_written() {
         }
     }
     assert_eq!(taken, 432);
+}
+
+#[test]
+fn a_spec_digest_is_of_what_is_started_and_of_nothing_else() {
+    let of = |text: &str| {
+        let plan = planned(text, Mode::Native, &[("TOKEN", "t")]).expect("a plan");
+        plan.spec_digest()
+    };
+    let first = of(SMALL);
+    assert_eq!(first.len(), 16);
+    for same in [
+        "# a comment\nname: m\nruntime: { native: { command: [prog] } }\n",
+        "name: m\nversion: 2.0.0\nruntime:\n  native: { command: [prog] }\n  restart: always\n",
+        "name: m\nruntime:\n  native: { command: [prog] }\n  resources: { memory: 1GiB }\n",
+    ] {
+        assert_eq!(of(same), first, "{same}");
+    }
+    for other in [
+        "name: m\nruntime:\n  native: { command: [prog, -v] }\n",
+        "name: m\nruntime:\n  native: { command: [prog], env: { A: b } }\n",
+        "name: m\nruntime:\n  native: { command: [prog], workdir: /tmp }\n",
+    ] {
+        assert_ne!(of(other), first, "{other}");
+    }
+    // What is passed on from the runtime's environment is a secret as often as not.
+    let passed = "name: m\nruntime:\n  native: { command: [prog], pass_env: [TOKEN] }\n";
+    let with = |value| {
+        let plan = planned(passed, Mode::Native, &[("TOKEN", value)]).expect("a plan");
+        plan.spec_digest()
+    };
+    assert_eq!(with("a"), with("b"));
 }

@@ -56,6 +56,8 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Settled => "module.settled",
         NoticeKind::Frozen => "module.frozen",
         NoticeKind::Thawed => "module.thawed",
+        NoticeKind::Parked { .. } => "module.parked",
+        NoticeKind::Woke { .. } => "module.woke",
         NoticeKind::Stopping { .. } => "module.stopping",
         NoticeKind::Killing => "module.killing",
         NoticeKind::Stuck => "module.stuck",
@@ -79,6 +81,7 @@ pub fn kind_word(kind: &NoticeKind) -> &'static str {
         NoticeKind::Pulling { .. } => "module.pulling",
         NoticeKind::Reclaimed { .. } => "module.reclaimed",
         NoticeKind::Differs { .. } => "module.differs",
+        NoticeKind::FootprintChanged { .. } => "module.footprint_changed",
         NoticeKind::Injected { .. } => "fault.injected",
         NoticeKind::OwnerDied => "module.owner_died",
     }
@@ -109,6 +112,12 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::Exposure { state, sockets } => {
             json!({ "exposure": state, "sockets": sockets })
         }
+        NoticeKind::Parked {
+            freed,
+            gpu_freed,
+            took_ms,
+        } => json!({ "freed": freed, "gpu_freed": gpu_freed, "took_ms": took_ms }),
+        NoticeKind::Woke { ready, took_ms } => json!({ "ready": ready, "took_ms": took_ms }),
         NoticeKind::LogDegraded { fault } => json!({ "fault": fault }),
         NoticeKind::LogRecovered { dropped } => json!({ "dropped": dropped }),
         NoticeKind::LimitNotEnforced {
@@ -120,6 +129,7 @@ fn details(kind: &NoticeKind) -> Value {
         NoticeKind::Pulling { progress } => json!({ "progress": progress }),
         NoticeKind::Reclaimed { what } => json!({ "what": what }),
         NoticeKind::Differs { what } => json!({ "what": what }),
+        NoticeKind::FootprintChanged { what } => json!({ "what": what }),
         NoticeKind::Injected { fault } => json!({ "fault": fault }),
         NoticeKind::Changed { live, next_start } => {
             json!({ "live": live, "next_start": next_start })

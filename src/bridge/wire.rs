@@ -2,6 +2,7 @@
 //!
 //! Promises: one reply is one line; an id comes back byte for byte; an error always carries a stable string code.
 
+use crate::codes::next_step;
 use crate::handle::Refused;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -273,7 +274,7 @@ pub fn write_error(out: &mut Vec<u8>, id: &str, error: &RpcError) {
         message: &error.message,
         data: ErrorData {
             code: &error.code,
-            help: error.help.as_deref(),
+            help: error.help.as_deref().or_else(|| next_step(&error.code)),
             evidence: &error.evidence,
         },
     };

@@ -2,16 +2,17 @@
 
 pub use super::flags::{
     ActorArg, Call, Chaos, Completion, Down, Events, Explain, FaultArg, Files, Inject, Kill, Load,
-    Logs, ModeArg, Names, OutputArg, Plan, Ps, Run, Schema, SchemaArg, Serve, Start, Status, Stop,
-    StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
+    Logs, ModeArg, Names, OutputArg, Plan, Ps, Report, Run, Schema, SchemaArg, Serve, Start,
+    Status, Stop, StopWait, StreamArg, Up, UpWait, Wait, WaitArg, Why,
 };
 use super::style::When;
+use super::version;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Runs AI modules on this machine, keeps the truth about them, and does nothing else.
 #[derive(Debug, Parser)]
-#[command(name = "lair", version, about, propagate_version = true, disable_help_subcommand = true, after_help = EXIT_CODES)]
+#[command(name = "lair", version = version::SHORT, long_version = version::LONG.as_str(), about, propagate_version = true, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -112,6 +113,12 @@ pub enum Verb {
     /// Let modules that are held still go on.
     #[command(after_help = "Example:\n  lair thaw redis")]
     Thaw(Names),
+    /// Have modules let go of memory that they can do without, as their manifests say how.
+    #[command(after_help = "Example:\n  lair park redis\n  lair wake redis")]
+    Park(Names),
+    /// Have modules that are parked take their memory again, and serve.
+    #[command(after_help = "Example:\n  lair wake redis")]
+    Wake(Names),
     /// List modules.
     #[command(visible_aliases = ["ls", "list"], after_help = "Example:\n  lair ps -a -o wide")]
     Ps(Ps),
@@ -135,6 +142,11 @@ pub enum Verb {
         after_help = "Example:\n  lair why redis\n  lair why redis --run -1\n  lair why redis --bundle redis.tar.zst"
     )]
     Why(Why),
+    /// Show a run over time: memory, CPU, GPU memory, log output, health, and what happened.
+    #[command(
+        after_help = "Example:\n  lair report redis\n  lair report redis --run -1 --html redis.html\n  lair report redis -o json"
+    )]
+    Report(Report),
     /// Check manifests without running anything.
     #[command(after_help = "Example:\n  lair validate *.yaml")]
     Validate(Files),
@@ -176,8 +188,8 @@ pub enum Verb {
     /// Print a shell's completion script.
     #[command(after_help = "Example:\n  lair completion bash > /etc/bash_completion.d/lair")]
     Completion(Completion),
-    /// Print the version.
-    #[command(after_help = "Example:\n  lair version")]
+    /// Print version, commit and features.
+    #[command(after_help = "Example:\n  lair version\n  lair version -o json")]
     Version,
 }
 

@@ -3,6 +3,7 @@
 use super::exit::{self, Code};
 use super::style::{Style, Tone};
 use crate::client::CallError;
+use crate::codes::next_step;
 use crate::handle::Refused;
 use std::fmt::Write;
 
@@ -59,7 +60,7 @@ impl CliError {
         for line in &self.evidence {
             let _ = writeln!(text, "  {line}");
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = self.help.as_deref().or_else(|| next_step(&self.code)) {
             let _ = writeln!(text, "{}: {help}", style.paint(Tone::Strong, "help"));
         }
         text

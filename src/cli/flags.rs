@@ -306,6 +306,19 @@ pub struct Why {
     pub bundle: Option<PathBuf>,
 }
 
+/// `lair report`
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Which module.
+    pub name: String,
+    /// This run; -1 is the one before the newest.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub run: Option<i64>,
+    /// Write it as a page into this file, which needs nothing else to be looked at; `-`: to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
 /// `lair wait`
 #[derive(Debug, Args)]
 pub struct Wait {

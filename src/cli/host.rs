@@ -9,18 +9,21 @@ use crate::bridge::{self, Bound, Counters, Ended, PeerPolicy, Stale};
 use crate::metrics;
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
 use futures_util::{FutureExt, StreamExt};
-use lair_actors::keeper::hold_back;
+use lair_actors::keeper::{hold_back, pages};
 use lair_actors::messages::DrainReport;
 use lair_manifests::RuntimeConfig;
-use lair_supervision::Origin;
+use lair_supervision::{Origin, Seq};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_tokio::Signals;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+/// So long without an event, and the start counts as over.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +160,18 @@ pub enum Event {
     RootDied,
 }
 
+/// Once the start is over, gives back the memory that only it needed.
+async fn slim(mut newest: watch::Receiver<Seq>) {
+    loop {
+        match tokio::time::timeout(QUIET, newest.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => break,
+        }
+    }
+    let _ = tokio::task::spawn_blocking(pages::give_back).await;
+}
+
 /// When memory runs out the kernel should take anything before what looks after it all. Modules are not spared: the
 /// keeper, their parent, sees to that. It takes a right that most users don't have.
 pub fn spare_lair() {
@@ -220,7 +235,9 @@ impl Host {
         // What was to be loaded is loaded: whoever of an earlier life belongs to none of it, nobody will claim.
         self.runtime.handle().disown();
         // Taking it is all: the bridge waits for the sender to go.
-        self.open = None;
+        if self.open.take().is_some() {
+            tokio::spawn(slim(self.runtime.handle().newest_event()));
+        }
     }
 
     /// The runtime's face.

@@ -1,7 +1,7 @@
 //! The program: verbs over the library and the bridge.
 //!
 //! Owns: the process's stdout, stderr, exit code, panic hook and subscriber. Promises: data on stdout, everything else
-//! on stderr; the exit codes of `docs/operating.md`. Never: is used by the library.
+//! on stderr; the exit codes of `docs/errors.md`. Never: is used by the library.
 
 pub mod args;
 mod bundle;
@@ -20,9 +20,11 @@ mod lifecycle;
 mod log;
 mod notify;
 mod out;
+mod park;
 mod print;
 mod progress;
 mod query;
+mod report;
 mod resources;
 mod run;
 mod serve;
@@ -30,6 +32,7 @@ mod style;
 mod time;
 mod top;
 mod up;
+mod version;
 mod view;
 mod watch;
 mod why;
@@ -51,10 +54,7 @@ use tracing_subscriber::util::SubscriberInitExt;
     reason = "this is the program, not the library"
 )]
 pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|info| {
-        top::give_terminal_back();
-        out::say(&format!("lair: a bug: {info}\n"));
-    }));
+    tell_of_bugs();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
@@ -76,6 +76,18 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// A panic is told on stderr, on a terminal that is as it was.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the program, not the library"
+)]
+fn tell_of_bugs() {
+    std::panic::set_hook(Box::new(|info| {
+        top::give_terminal_back();
+        out::say(&format!("lair: a bug: {info}\n"));
+    }));
 }
 
 fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
@@ -112,10 +124,13 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
         Verb::Kill(args) => lifecycle::kill(global, args),
         Verb::Freeze(names) => lifecycle::freeze(global, names, "module.freeze"),
         Verb::Thaw(names) => lifecycle::freeze(global, names, "module.thaw"),
+        Verb::Park(names) => park::park(global, names, "module.park"),
+        Verb::Wake(names) => park::park(global, names, "module.wake"),
         Verb::Ps(args) => query::ps(global, args),
         Verb::Status(args) => query::status(global, args),
         Verb::Inspect(args) => query::inspect(global, args),
         Verb::Why(args) => why::why(global, args),
+        Verb::Report(args) => report::report(global, args),
         Verb::Inject(args) => inject::inject(global, args),
         Verb::Chaos(args) => chaos::chaos(global, args),
         Verb::Call(args) => query::call(global, args),
@@ -134,16 +149,7 @@ fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {
             clap_complete::generate(args.shell, &mut Cli::command(), "lair", &mut script);
             out::write(&script).map(|_| exit::DONE)
         }
-        Verb::Version => {
-            let version = env!("CARGO_PKG_VERSION");
-            let text = query::out(global);
-            if text.structured() {
-                text.value(&serde_json::json!({ "name": "lair", "version": version }))?;
-            } else {
-                text.text(&format!("lair {version}\n"))?;
-            }
-            Ok(exit::DONE)
-        }
+        Verb::Version => version::version(&query::out(global)),
     }
 }
 

@@ -187,12 +187,20 @@ fn module_page(m: &ModulePlan, text: &mut String, style: &Style) {
         "start" => "would be started",
         "load" => "would be loaded and started",
         "replace" => "would be replaced and started",
-        _ => "can't be replaced while it runs",
+        "update" => "would take it while it runs",
+        _ => "would need a new run: lair restart",
     };
     let _ = writeln!(text, "{} {change}", style.paint(Tone::Strong, &m.name));
     let mut row = |key: &str, value: &str| {
         let _ = writeln!(text, "{key:>10}: {value}");
     };
+    if m.change == "update" || m.change == "restart" {
+        for (when, parts) in [("at once", &m.live), ("next start", &m.next_start)] {
+            if !parts.is_empty() {
+                row(when, &parts.join(" "));
+            }
+        }
+    }
     row("mode", &m.mode);
     for line in &m.explanation {
         row("", line);
@@ -215,6 +223,9 @@ fn module_page(m: &ModulePlan, text: &mut String, style: &Style) {
         );
     }
     row("limits", &limits(m));
+    for hint in &m.hints {
+        row("so far", hint);
+    }
     if let Some(refused) = &m.refused {
         row(
             "refused",

@@ -59,6 +59,26 @@ pub fn age(ms: i64) -> String {
     }
 }
 
+/// `0.4s`, `41.3s`, `5m12s`: as [`age`], with tenths below a minute.
+#[must_use]
+pub fn span(ms: u64) -> String {
+    match ms {
+        0..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        _ => age(i64::try_from(ms).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Thousandths of a CPU: `0.05`, `1.5`.
+#[must_use]
+pub fn cpus(milli: u64) -> String {
+    let (whole, rest) = (milli / 1000, milli % 1000 / 10);
+    match (rest, rest % 10) {
+        (0, _) => whole.to_string(),
+        (_, 0) => format!("{whole}.{}", rest / 10),
+        _ => format!("{whole}.{rest:02}"),
+    }
+}
+
 /// `500ms 10s 5m 1h30m`; a bare number is refused.
 ///
 /// # Errors

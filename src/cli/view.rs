@@ -3,9 +3,10 @@
 use super::exit::{self, Code};
 use super::out::Table;
 use super::style::{Style, Tone, tone};
-use super::time::{age, bytes, now_ms, parse_rfc3339};
+use super::time::{age, bytes, now_ms, parse_rfc3339, span};
 use crate::bridge::logline::LogLine;
 use lair_actors::confinement::Confinement;
+use lair_actors::footprint::{Footprint, Spread};
 use lair_actors::status::{Exit, ModuleStatus};
 use lair_actors::view::HealthWord;
 use std::fmt::Write;
@@ -82,6 +83,17 @@ fn held(enforced: bool, by: Option<&str>) -> String {
     }
 }
 
+/// Its state, or what it is held in meanwhile.
+fn condition(m: &ModuleStatus) -> &str {
+    if m.frozen {
+        "frozen"
+    } else if m.parked.is_some() {
+        "parked"
+    } else {
+        &m.state
+    }
+}
+
 /// The table of `ps`.
 #[must_use]
 pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
@@ -98,7 +110,7 @@ pub fn ps(modules: &[ModuleStatus], wide: bool, style: &Style) -> String {
         let mut row = vec![
             m.name.clone(),
             m.mode.clone(),
-            if m.frozen { "frozen" } else { &m.state }.to_owned(),
+            condition(m).to_owned(),
             health_word(m.health.state).to_owned(),
             if m.ready { "yes" } else { "no" }.to_owned(),
             m.restarts.count.to_string(),
@@ -203,6 +215,11 @@ fn verdict(
         "State",
         &format!("{}{ready}{when}, run {}", paint(&m.state), m.run),
     );
+    if let Some(parked) = &m.parked {
+        let at = &parked.since;
+        let ago = since(Some(at), now);
+        row("Parked", &format!("since {at} ({ago} ago)"));
+    }
     if let Some(reason) = &m.reason {
         row("Reason", &format!("{} [{}]", reason.message, reason.code));
         for line in &reason.evidence {
@@ -239,6 +256,29 @@ fn verdict(
             &format!("{}{at}, run {}", exit_words(exit), exit.run),
         );
     }
+}
+
+/// `memory 6GiB (5.9GiB to 6.1GiB), ready after 41.0s (40.2s to 44.0s), 5 runs`
+fn usually(footprint: &Footprint) -> Option<String> {
+    let of = |spread: Option<Spread>, show: fn(u64) -> String| {
+        let spread = spread?;
+        let (usual, least, most) = (show(spread.usual), show(spread.least), show(spread.most));
+        Some(match least == most {
+            true => usual,
+            false => format!("{usual} ({least} to {most})"),
+        })
+    };
+    let all = [
+        of(footprint.memory, bytes).map(|w| format!("memory {w}")),
+        of(footprint.gpu_memory, bytes).map(|w| format!("GPU memory {w}")),
+        of(footprint.ready_ms, span).map(|w| format!("ready after {w}")),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    let runs = match footprint.runs {
+        1 => "1 run".to_owned(),
+        n => format!("{n} runs"),
+    };
+    (!all.is_empty()).then(|| format!("{}, {runs}", all.join(", ")))
 }
 
 fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
@@ -281,6 +321,9 @@ fn facts(m: &ModuleStatus, row: &mut impl FnMut(&str, &str)) {
         let now = r.pids.current.map_or_else(|| "-".into(), |n| n.to_string());
         let by = held(r.pids.enforced, r.pids.by.as_deref());
         row("Tasks", &format!("{now}/{limit}{by}"));
+    }
+    if let Some(usual) = m.footprint.as_deref().and_then(usually) {
+        row("Usually", &usual);
     }
     for gpu in &m.resources.gpu {
         let has = match (gpu.memory, gpu.in_use) {

@@ -7,10 +7,11 @@ use super::exit::{self, Code};
 use super::find;
 use super::query;
 use super::style::{Style, Tone};
-use super::time::bytes;
+use super::time::{bytes, cpus, span};
 use crate::client::{CallError, Client};
 use crate::handle::recorded;
 use lair_actors::dossier::{Dossier, Moment};
+use lair_actors::footprint::{RunFootprint, Spread};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -23,13 +24,13 @@ const MOMENTS: usize = 3;
 const WIDTH: usize = 100;
 
 /// Where dossiers come from: the daemon, or without one the files themselves.
-enum Source {
+pub(super) enum Source {
     Daemon(Client),
     Files(PathBuf),
 }
 
 impl Source {
-    fn open(global: &Global) -> Result<Source, CliError> {
+    pub(super) fn open(global: &Global) -> Result<Source, CliError> {
         match Client::connect(&find::socket(global)?) {
             Ok(client) => Ok(Source::Daemon(client)),
             Err(CallError::Unreachable { .. }) if global.socket.is_none() => {
@@ -40,7 +41,7 @@ impl Source {
         }
     }
 
-    fn dossier(
+    pub(super) fn dossier(
         &mut self,
         name: &str,
         run: Option<i64>,
@@ -308,6 +309,9 @@ fn facts(d: &Dossier, row: &mut impl FnMut(&str, &str)) {
         row("Left", &d.leftover.join(", "));
     }
     limits(d, row);
+    if let Some(footprint) = &d.footprint {
+        taken(footprint, row);
+    }
     let verdict = d
         .probes
         .last()
@@ -332,6 +336,34 @@ fn limits(d: &Dossier, row: &mut impl FnMut(&str, &str)) {
     }
 }
 
+/// What the run took, what is usual, and what is new.
+fn taken(footprint: &RunFootprint, row: &mut impl FnMut(&str, &str)) {
+    let usual = footprint.usual.as_ref();
+    let beside = |value: Option<String>, usual: Option<String>| match (value, usual) {
+        (Some(value), Some(usual)) => Some(format!("{value} (usually {usual})")),
+        (value, _) => value,
+    };
+    let taken = &footprint.taken;
+    let of = |what: Option<u64>, spread: Option<Spread>, show: fn(u64) -> String| {
+        beside(what.map(show), spread.map(|s| show(s.usual)))
+    };
+    let all = [
+        of(taken.memory, usual.and_then(|u| u.memory), bytes).map(|w| format!("memory {w}")),
+        of(taken.gpu_memory, usual.and_then(|u| u.gpu_memory), bytes)
+            .map(|w| format!("GPU memory {w}")),
+        of(taken.ready_ms, usual.and_then(|u| u.ready_ms), span)
+            .map(|w| format!("ready after {w}")),
+        of(taken.cpu_milli, usual.and_then(|u| u.cpu_milli), cpus).map(|w| format!("CPUs {w}")),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    if !all.is_empty() {
+        row("Took", &all.join(", "));
+    }
+    if let Some(change) = &footprint.change {
+        row("Change", change);
+    }
+}
+
 fn mode_words(d: &Dossier) -> String {
     let why = d
         .mode
@@ -350,7 +382,7 @@ fn moment_words(moment: &Moment) -> String {
 }
 
 /// The command as a shell would read it.
-fn words(argv: &[String]) -> String {
+pub(super) fn words(argv: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+${}".contains(c);
     let quote = |word: &String| {
         if !word.is_empty() && word.chars().all(plain) {

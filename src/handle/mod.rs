@@ -6,10 +6,12 @@
 mod account;
 mod again;
 mod figures;
+mod park;
 mod still;
 mod why;
-mod words;
+pub(crate) mod words;
 
+pub use park::{Bytes, ParkReport};
 pub(crate) use why::recorded;
 pub(crate) use words::overcommitted;
 pub use words::{LoadOptions, ManifestSource, Refused, WaitFor};
@@ -24,6 +26,7 @@ use lair_actors::events::{Batch, EventLog, KEPT};
 use lair_actors::facts::{GpuDesk, Meter, Sampler};
 use lair_actors::fault::Fault;
 use lair_actors::files::last_run;
+use lair_actors::footprint::Footprints;
 use lair_actors::keeper::DeathPolicy;
 use lair_actors::messages::{Answer, DrainReport, Loaded, RootMsg};
 use lair_actors::pump::Pump;
@@ -53,6 +56,7 @@ pub(crate) struct Inner {
     pub events: Arc<EventLog>,
     pub sampler: Arc<Sampler>,
     pub archive: Arc<Archive>,
+    pub footprints: Arc<Footprints>,
     pub pump: Arc<OnceLock<Pump>>,
     pub clock: Arc<dyn Clock>,
     pub config: RwLock<Arc<RuntimeConfig>>,
@@ -120,7 +124,7 @@ impl RuntimeHandle {
     ///
     /// # Errors
     /// `invalid_manifest` with every problem, `mode_unavailable` or `untrusted` with every mismatch, `group_exists`,
-    /// `draining`, `too_many_modules`.
+    /// `draining`, `busy`.
     pub async fn load(
         &self,
         source: ManifestSource,
@@ -180,6 +184,7 @@ impl RuntimeHandle {
     pub async fn unload(&self, name: &str, origin: Origin) -> Result<(), Refused> {
         let id = ChildId::new(name);
         self.inner.sampler.forget(&id);
+        self.inner.footprints.forget(&id);
         self.call(|reply| RootMsg::Unload { id, origin, reply })
             .await?
             .map_err(|why| denied(why, name))
@@ -537,6 +542,7 @@ impl RuntimeHandle {
             clock: &*i.clock,
             sampler: &i.sampler,
             gpus: &i.gpus,
+            footprints: &i.footprints,
             log_dir: &i.folders.logs,
         }
         .status(view)

@@ -6,6 +6,10 @@ use lair_actors::dossier::{self, Composer, Dossier, LINES};
 use lair_actors::view::View;
 use lair_supervision::{DeniedReason, DownReason, Phase};
 use std::path::Path;
+use std::time::Duration;
+
+/// What has just ended may take so long to be written down.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Lines of each stream in the largest dossier.
 const MOST_LINES: usize = 2000;
@@ -25,6 +29,7 @@ impl RuntimeHandle {
     /// # Errors
     /// As [`RuntimeHandle::why`].
     pub fn why_with(&self, name: &str, run: Option<i64>, lines: usize) -> Result<Dossier, Refused> {
+        self.inner.archive.finish(WRITTEN_WITHIN);
         let Some(view) = self.inner.board.get(name) else {
             return recorded(self.log_dir(), name, run, false);
         };
@@ -43,9 +48,13 @@ impl RuntimeHandle {
             };
             let mut dossier = composer.compose(newest, &view, Some(&view));
             if dossier.identity.is_none() {
-                // Who it was is known to the snapshot of its life only, and that is gone.
+                // Who it was, and what it used, is known while it lives, and after that only to its file.
                 let kept = dossier::read(self.log_dir(), name, newest).ok().flatten();
-                dossier.identity = kept.and_then(|kept| kept.identity);
+                if let Some(kept) = kept {
+                    dossier.identity = kept.identity;
+                    dossier.series = dossier.series.or(kept.series);
+                    dossier.footprint = kept.footprint.or(dossier.footprint);
+                }
             }
             return Ok(dossier);
         }

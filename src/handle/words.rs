@@ -152,17 +152,12 @@ pub(crate) fn overcommitted(short: &Shortage) -> Refused {
         .with(serde_json::json!({ "shortage": data }))
 }
 
-pub(super) fn denied(why: DeniedReason, name: &str) -> Refused {
+pub(crate) fn denied(why: DeniedReason, name: &str) -> Refused {
     match why {
         DeniedReason::UnknownModule => {
             Refused::new("unknown_module", format!("no module `{name}` is loaded"))
                 .help("`lair ps -a` lists what is loaded; `lair load FILE` loads it")
         }
-        DeniedReason::AlreadyLoaded => Refused::new(
-            "already_loaded",
-            format!("a module `{name}` is loaded already"),
-        )
-        .help("unload it first, or give it another name"),
         DeniedReason::StillUp => Refused::new("still_up", format!("`{name}` is not down"))
             .help("stop it first: `lair stop NAME --wait`"),
         DeniedReason::NotRunning => {

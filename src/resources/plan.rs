@@ -2,12 +2,14 @@
 
 use crate::handle::{Inner, LoadOptions, ManifestSource, Refused, overcommitted};
 use lair_actors::facts::{claim, port_holder};
+use lair_actors::footprint::{Footprint, hint};
 use lair_manifests::launch::{LaunchPlan, Limits, Port};
 use lair_supervision::account::Sum;
 use lair_supervision::{Account, Claim, Measured, Pool};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What loading and starting a file would change.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -27,9 +29,13 @@ pub struct PlanReport {
 pub struct ModulePlan {
     /// Its name.
     pub name: String,
-    /// `none` (it runs as the file says), `start`, `load` (and start), `replace` (and start), `blocked` (it runs as
-    /// another file says).
+    /// `none` (it runs as the file says), `start`, `load` (and start), `replace` (and start), `update` (it runs, and takes
+    /// all at once), `restart` (it runs, and a new run has to begin for what is named under `next_start`).
     pub change: String,
+    /// Parts of its manifest that it would take while it runs.
+    pub live: Vec<String>,
+    /// Parts that would count from its next start on.
+    pub next_start: Vec<String>,
     /// `native` or `container`.
     pub mode: String,
     /// Why that mode, one line a step.
@@ -40,6 +46,13 @@ pub struct ModulePlan {
     pub ports: Vec<PortPlan>,
     /// The limits that would be set.
     pub limits: LimitPlan,
+    /// What its runs took so far, run as the file says; null: none of them has ended yet.
+    #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
+    pub footprint: Option<Arc<Footprint>>,
+    /// What that says of the limits.
+    #[serde(default)]
+    pub hints: Vec<String>,
     /// Why it could not be started, if so.
     pub refused: Option<Refusal>,
 }
@@ -175,18 +188,26 @@ fn pools(plans: &[LaunchPlan]) -> Vec<Pool> {
 fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measured) -> ModulePlan {
     let (id, wants) = (&plan.spec.id, claim(&plan.limits));
     let known = inner.board.get(id.as_str());
-    let same = known.as_ref().is_some_and(|view| view.plan.same_as(plan));
+    let differs = known
+        .as_ref()
+        .map(|view| view.plan.difference(plan))
+        .unwrap_or_default();
+    let same = known.is_some() && differs.is_empty();
     let up = known.as_ref().is_some_and(|view| !view.child.is_down());
     let (change, refused) = match (same, up) {
         (true, true) => ("none", None),
-        (false, true) => ("blocked", Some(still_up(id.as_str()))),
+        (false, true) if differs.next_start.is_empty() => ("update", None),
+        (false, true) => ("restart", admit(account, plan, &wants, measured)),
         (true, false) => ("start", admit(account, plan, &wants, measured)),
         (false, false) if known.is_some() => ("replace", admit(account, plan, &wants, measured)),
         (false, false) => ("load", admit(account, plan, &wants, measured)),
     };
+    let footprint = inner.footprints.planned(plan);
     ModulePlan {
         name: id.to_string(),
         change: change.to_owned(),
+        live: words(&differs.live),
+        next_start: words(&differs.next_start),
         mode: plan.mode.as_str().to_owned(),
         explanation: plan.explanation.clone(),
         devices: wants
@@ -199,8 +220,24 @@ fn one(inner: &Inner, plan: &LaunchPlan, account: &mut Account, measured: &Measu
             .collect(),
         ports: plan.ports.iter().map(|p| port(p, up)).collect(),
         limits: limits(&plan.limits),
+        hints: footprint
+            .as_deref()
+            .map_or_else(Vec::new, |footprint| hints(footprint, &plan.limits)),
+        footprint,
         refused,
     }
+}
+
+fn hints(footprint: &Footprint, limits: &Limits) -> Vec<String> {
+    let gpu = limits.gpu.as_ref();
+    let vram = gpu.and_then(|gpu| Some(gpu.vram?.saturating_mul(gpu.uuids.len() as u64)));
+    let memory = footprint
+        .memory
+        .map(|peaks| hint("memory", &peaks, footprint.runs, limits.memory));
+    let on_gpu = footprint
+        .gpu_memory
+        .map(|peaks| hint("GPU memory", &peaks, footprint.runs, vram));
+    memory.into_iter().chain(on_gpu).collect()
 }
 
 fn admit(
@@ -213,12 +250,8 @@ fn admit(
     Some(Refusal::of(overcommitted(&short)))
 }
 
-fn still_up(name: &str) -> Refusal {
-    Refusal {
-        code: "still_up".into(),
-        message: format!("`{name}` runs as another file says"),
-        help: Some(format!("stop it first: `lair stop {name} --wait`")),
-    }
+fn words(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
 fn port(port: &Port, up: bool) -> PortPlan {

@@ -48,8 +48,6 @@ pub enum Admission {
 pub enum DeniedReason {
     /// No module of that name is loaded.
     UnknownModule,
-    /// A module of that name is loaded already.
-    AlreadyLoaded,
     /// It runs, or something is pending; stop it first.
     StillUp,
     /// It does not run.

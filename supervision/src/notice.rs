@@ -48,6 +48,22 @@ pub enum NoticeKind {
     Frozen,
     /// It goes on.
     Thawed,
+    /// It was asked to let go of memory, and has answered.
+    Parked {
+        /// Bytes of memory that it holds less than before; below zero: more. `None`: unknown.
+        freed: Option<i64>,
+        /// The same of GPU memory.
+        gpu_freed: Option<i64>,
+        /// From the request until it let go of no more, milliseconds.
+        took_ms: u64,
+    },
+    /// It was asked to take its memory again, and has answered.
+    Woke {
+        /// Does it serve, as it says when asked? `None`: it can't be asked.
+        ready: Option<bool>,
+        /// From the request until it served, milliseconds; until it answered, where it can't be asked.
+        took_ms: u64,
+    },
     /// It was told to stop.
     Stopping {
         /// Why.
@@ -157,6 +173,11 @@ pub enum NoticeKind {
     Differs {
         /// One sentence each.
         what: Vec<String>,
+    },
+    /// It takes more, or less, than its version before did.
+    FootprintChanged {
+        /// The differences in words.
+        what: String,
     },
     /// A fault was injected.
     Injected {

@@ -82,6 +82,11 @@ impl Line {
         Some((first.id.clone(), part(first.grace, share)))
     }
 
+    /// The drain is to be over sooner: those who were not asked yet share what is left.
+    pub fn end_by(&mut self, end: Uptime) {
+        self.end = self.end.min(end);
+    }
+
     /// When to ask again even if nothing has changed.
     #[must_use]
     pub fn wake(&self) -> Option<Uptime> {
@@ -332,6 +337,29 @@ mod test {
                 .iter()
                 .all(|(_, grace)| *grace < Duration::from_secs(7))
         );
+    }
+
+    /// I12: also when somebody is in more of a hurry later.
+    #[test]
+    fn those_whose_turn_has_not_come_share_the_time_of_who_is_in_more_of_a_hurry() {
+        let specs = [spec("a", 5), spec("b", 5), spec("c", 5)];
+        let of = group("g", &["a", "b", "c"]);
+        let child = up();
+        let members = specs.iter().map(|spec| Candidate {
+            spec,
+            child: &child,
+            group: Some(&of),
+        });
+        let mut plan = plan(members, at(0), MINUTE);
+        let line = &mut plan.lines[0];
+        let (_, whole) = line.next(at(0), |_| false).expect("c");
+        line.end_by(at(11));
+        line.end_by(at(50));
+        let (_, half) = line.next(at(1), |id| id.as_str() == "c").expect("b");
+        let five = Duration::from_secs(5);
+        assert_eq!(whole, five);
+        assert!(half > five / 3 && half < five, "{half:?}");
+        assert!(line.wake() <= Some(at(6)), "{line:?}");
     }
 
     /// What one leaves over is for those after it.

@@ -80,12 +80,17 @@ pub struct OwnEngine {
 
 impl OwnEngine {
     pub fn start(kind: Kind, home: &Path) -> OwnEngine {
+        Self::start_with(kind, home, |_| {})
+    }
+
+    /// What starts it can be changed before.
+    pub fn start_with(kind: Kind, home: &Path, change: impl Fn(&mut Command)) -> OwnEngine {
         let mut beneath = (kind == Kind::Docker).then(|| containerd(home));
         let mut own = OwnEngine {
             kind,
             home: home.to_owned(),
             beneath: beneath.take(),
-            process: spawn(kind, home),
+            process: spawn(kind, home, change),
         };
         own.until_it_answers();
         if kind == Kind::Docker {
@@ -102,7 +107,7 @@ impl OwnEngine {
 
     /// After [`OwnEngine::kill`]: one that goes on with what the last one left.
     pub fn start_again(&mut self) {
-        self.process = spawn(self.kind, &self.home);
+        self.process = spawn(self.kind, &self.home, |_| {});
         self.until_it_answers();
     }
 
@@ -169,10 +174,10 @@ impl OwnEngine {
     }
 }
 
-fn spawn(kind: Kind, home: &Path) -> Child {
+fn spawn(kind: Kind, home: &Path, change: impl Fn(&mut Command)) -> Child {
     let socket = home.join("engine.sock");
     let _ = std::fs::remove_file(&socket);
-    let command = match kind {
+    let mut command = match kind {
         Kind::Podman => {
             let mut command = Command::new(kind.program());
             command.args(["system", "service", "--time=0"]);
@@ -181,6 +186,7 @@ fn spawn(kind: Kind, home: &Path) -> Child {
         }
         Kind::Docker => dockerd(home, &socket),
     };
+    change(&mut command);
     in_background(command, &home.join("log"))
 }
 

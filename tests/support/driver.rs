@@ -1,4 +1,5 @@
 //! A made-up NVIDIA driver: a library built from `nvml.c`, whose GPUs and processes are a file that the test rewrites.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use lair::manifests::nvml::Nvml;
 use lair::manifests::words::AbsolutePath;

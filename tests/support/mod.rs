@@ -8,6 +8,7 @@ pub mod engines;
 pub mod fake_engine;
 pub mod gate;
 pub mod promises;
+pub mod segments;
 
 use lair::actors::backend::Tree;
 use lair::actors::backend::container::find::EnginePlaces;
@@ -270,25 +271,20 @@ pub fn word(kind: &NoticeKind) -> String {
 
 /// Puts a stream together from CRI records, oldest run and segment first.
 pub fn read_stream(dir: &Path, stream: &str) -> Vec<u8> {
-    let mut files: Vec<(u64, u64, PathBuf)> = std::fs::read_dir(dir)
-        .map(|d| {
-            d.filter_map(Result::ok)
-                .filter_map(|e| segment(&e.path()))
-                .collect()
-        })
-        .unwrap_or_default();
-    files.sort();
+    let segments = segments::read(dir);
+    let newest = segments.len().saturating_sub(1);
     let mut bytes = Vec::new();
-    for (_, _, path) in files {
-        let raw = std::fs::read(&path).unwrap_or_default();
-        let raw = if path.extension().is_some_and(|e| e == "zst") {
-            zstd::decode_all(&raw[..]).expect("a whole segment")
-        } else {
-            raw
+    for (at, (name, raw)) in segments.iter().enumerate() {
+        let whole = match at == newest {
+            // The last record may still be on its way.
+            true => raw.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1),
+            false => raw.len(),
         };
-        for line in raw.split_inclusive(|b| *b == b'\n') {
+        for line in raw[..whole].split_inclusive(|b| *b == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let record = lair::actors::files::parse_record(line).expect("a record");
+            let record = lair::actors::files::parse_record(line);
+            let record =
+                record.unwrap_or_else(|| panic!("{name}: {:?}", String::from_utf8_lossy(line)));
             if record.stream.as_str() == stream {
                 bytes.extend_from_slice(record.bytes);
                 if !record.partial {
@@ -298,13 +294,6 @@ pub fn read_stream(dir: &Path, stream: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-fn segment(path: &Path) -> Option<(u64, u64, PathBuf)> {
-    let name = path.file_name()?.to_str()?;
-    let (run, rest) = name.split_once('.')?;
-    let (segment, _) = rest.split_once('.')?;
-    Some((run.parse().ok()?, segment.parse().ok()?, path.to_owned()))
 }
 
 fn marked(mark: &str) -> Vec<i32> {

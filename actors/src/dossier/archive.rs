@@ -8,8 +8,9 @@ use crate::clock::Clock;
 use crate::events::EventLog;
 use crate::facts::{GpuDesk, Sampler};
 use crate::files::{Folder, check_module_name};
+use crate::footprint::Footprints;
 use crate::view::View;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Runs that wait for their dossier.
 const QUEUE: usize = 4096;
+/// How long a run's end is let alone before its dossier is written.
+const LET_PASS: Duration = Duration::from_millis(100);
 /// A longer file is no dossier of ours.
 const LONGEST: u64 = 4 << 20;
 
@@ -33,6 +36,8 @@ pub struct ArchiveOptions {
     pub gpus: Arc<GpuDesk>,
     /// The kept notices.
     pub events: Arc<EventLog>,
+    /// What modules usually take.
+    pub footprints: Arc<Footprints>,
     /// Folder of all log folders.
     pub log_dir: PathBuf,
     /// Folder of a user's packs of known causes.
@@ -47,6 +52,8 @@ pub struct Ended {
     pub before: Arc<View>,
     /// The module after the decision on it.
     pub after: Option<Arc<View>>,
+    /// From its start's begin until it first served; `None`: it did not, or nobody saw it.
+    pub ready: Option<Duration>,
 }
 
 enum Task {
@@ -70,6 +77,7 @@ impl ArchiveOptions {
             sampler: &self.sampler,
             gpus: &self.gpus,
             events: &self.events,
+            footprints: &self.footprints,
             log_dir: &self.log_dir,
             rules: &self.rules,
             lines: LINES,
@@ -149,7 +157,8 @@ impl Archive {
 fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
     // Best effort: a refused priority only costs politeness.
     let _ = rustix::process::setpriority_process(None, 10);
-    while let Ok(task) = todo.recv() {
+    let mut held = VecDeque::new();
+    while let Some(task) = next(&*options.clock, todo, &mut held) {
         match task {
             Task::Finish(tell) => drop(tell.send(())),
             Task::Write(ended) => {
@@ -157,6 +166,13 @@ fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
                 let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     write(options, &ended)
                 }));
+                // Its samples are in the dossier by now, and are let go of.
+                let learned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    learn(options, &ended);
+                }));
+                if learned.is_err() {
+                    tracing::error!(module = %name, run, "learning what it took panicked");
+                }
                 match written {
                     Ok(Ok(())) => {}
                     Ok(Err(e)) => {
@@ -173,8 +189,27 @@ fn work(options: &ArchiveOptions, lost: &AtomicU64, todo: &Receiver<Task>) {
     }
 }
 
+/// The next thing to do. After a rest, the first end is let alone for a moment: a restart, or the rest of a drain, needs
+/// the processors more. Whoever waits ends that moment.
+fn next(clock: &dyn Clock, todo: &Receiver<Task>, held: &mut VecDeque<Task>) -> Option<Task> {
+    if let Some(task) = held.pop_front().or_else(|| todo.try_recv().ok()) {
+        return Some(task);
+    }
+    held.push_back(todo.recv().ok()?);
+    let until = clock.now() + LET_PASS;
+    while !matches!(held.back(), Some(Task::Finish(_))) && held.len() < QUEUE {
+        match todo.recv_timeout(until.since(clock.now())) {
+            Ok(task) => held.push_back(task),
+            Err(_) => break,
+        }
+    }
+    held.pop_front()
+}
+
 fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {
     let after = ended.after.as_deref().filter(|v| v.child.inc == ended.run);
+    let footprints = &options.footprints;
+    footprints.note(&ended.before, ended.run, ended.ready);
     let dossier = options.composer().compose(ended.run, &ended.before, after);
     let name = ended.before.plan.spec.id.as_str();
     let text = serde_json::to_vec(&dossier)?;
@@ -182,6 +217,13 @@ fn write(options: &ArchiveOptions, ended: &Ended) -> io::Result<()> {
     put(&folder, ended.run, &text)?;
     let kept = usize::try_from(ended.before.plan.logs.max_files).unwrap_or(usize::MAX);
     tidy(&folder, kept)
+}
+
+fn learn(options: &ArchiveOptions, ended: &Ended) {
+    let (id, run) = (&ended.before.plan.spec.id, ended.run);
+    if let Err(e) = options.footprints.learn(&ended.before, run) {
+        tracing::warn!(module = %id, run, "what it took was not written down: {e}");
+    }
 }
 
 fn put(folder: &Folder, run: u64, text: &[u8]) -> io::Result<()> {

@@ -8,6 +8,7 @@ use crate::events::EventLog;
 use crate::facts::{GpuDesk, Sampler};
 use crate::files::read::{LogReader, Query, Runs};
 use crate::files::{LINE_MAX, StreamName};
+use crate::footprint::Footprints;
 use crate::status::{
     Exit, ModuleStatus, Reason, Renderer, cause_word, errno_name, identity_words, rfc3339, word,
 };
@@ -41,6 +42,8 @@ pub struct Composer<'a> {
     pub gpus: &'a Arc<GpuDesk>,
     /// The kept notices.
     pub events: &'a EventLog,
+    /// What modules usually take.
+    pub footprints: &'a Footprints,
     /// Folder of all log folders.
     pub log_dir: &'a Path,
     /// Folder of a user's packs of known causes.
@@ -76,6 +79,7 @@ impl Composer<'_> {
             clock: self.clock,
             sampler: self.sampler,
             gpus: self.gpus,
+            footprints: self.footprints,
             log_dir: self.log_dir,
         };
         let status = renderer.status(now.unwrap_or(before));
@@ -106,6 +110,10 @@ impl Composer<'_> {
             .zip(story.finished_ms)
             .map(|(from, to)| to.saturating_sub(from));
         let state = now.map_or_else(|| "ended".to_owned(), |_| status.state.clone());
+        let ready = self.events.tally().served(&before.plan.spec.id, run);
+        let (footprint, series) =
+            self.footprints
+                .of_run(before, run, ready, now.is_none() || finished(&story));
         let leftover = story.exit.as_ref().map(|(_, e)| e.leftover.clone());
         Dossier {
             format: FORM.to_owned(),
@@ -148,6 +156,8 @@ impl Composer<'_> {
                 })
                 .collect(),
             logs: status.logs,
+            footprint,
+            series,
             plan: veil.value(&serde_json::to_value(&*before.plan).unwrap_or_default()),
             notes,
         }
@@ -262,6 +272,10 @@ impl Story {
             what: veil.text(&cut(&what, WIDTH)),
         });
     }
+}
+
+fn finished(story: &Story) -> bool {
+    story.finished_ms.is_some()
 }
 
 fn keep_last<T>(all: &mut Vec<T>, most: usize) {
@@ -465,6 +479,7 @@ fn kind_words(kind: &NoticeKind) -> String {
         }
         NoticeKind::LogDegraded { fault } => format!("log_degraded: {fault}"),
         NoticeKind::LogRecovered { dropped } => format!("log_recovered, {dropped} bytes lost"),
+        NoticeKind::FootprintChanged { what } => format!("footprint_changed: {what}"),
         NoticeKind::Injected { fault } => format!("injected {fault}"),
         NoticeKind::ModeFallback { reason } => format!("mode_fallback: {reason}"),
         other => match serde_json::to_value(other) {

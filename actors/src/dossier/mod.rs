@@ -12,6 +12,7 @@ pub mod veil;
 pub use archive::{Archive, ArchiveOptions, Ended, kept_runs, read};
 pub use compose::{Composer, EVENTS, LINES, PROBES};
 
+use crate::footprint::{RunFootprint, Series};
 use crate::status::{Exit, Health, Logs, Reason, Resources};
 use rules::Cause;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,12 @@ pub struct Dossier {
     pub last_lines: Vec<Line>,
     /// Its log files.
     pub logs: Logs,
+    /// What it took, and what is usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<RunFootprint>,
+    /// What it used over time, as far as this lair saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
     /// The plan it was started by: values of the environment are not in it.
     pub plan: Value,
     /// What could not be looked at, and why.

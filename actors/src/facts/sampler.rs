@@ -21,7 +21,8 @@ pub struct Sampled {
 #[derive(Default)]
 struct Cache {
     table: Option<(Uptime, Arc<ProcessTable>)>,
-    last: BTreeMap<ChildId, (u64, Sampled)>,
+    /// Of each module: the run, its last usage, and the most resident bytes that anybody saw.
+    last: BTreeMap<ChildId, (u64, Sampled, u64)>,
 }
 
 /// Caches usages and the process table behind them. It has no tick of its own: nobody asks, nothing is read.
@@ -46,24 +47,47 @@ impl Sampler {
         if let Some(sampled) = self.last(id, inc).filter(|s| self.young(s.at, max_age)) {
             return sampled;
         }
+        let sampled = self.read(tree, max_age);
+        let mut cache = self.lock();
+        let before = cache.last.get(id).filter(|(of, ..)| *of == inc);
+        let peak = before.map_or(0, |(.., peak)| *peak).max(sampled.usage.rss);
+        cache.last.insert(id.clone(), (inc, sampled.clone(), peak));
+        drop(cache);
+        sampled
+    }
+
+    /// The same for who looks at all of them, now and then: what is read is not kept for the next.
+    #[must_use]
+    pub fn glance(&self, id: &ChildId, inc: u64, tree: &Tree, max_age: Duration) -> Sampled {
+        let last = self.last(id, inc).filter(|s| self.young(s.at, max_age));
+        last.unwrap_or_else(|| self.read(tree, max_age))
+    }
+
+    fn read(&self, tree: &Tree, max_age: Duration) -> Sampled {
         let table = match tree {
             Tree::Descendants(_) => self.table(max_age),
             Tree::Cgroup(_) | Tree::None => Arc::default(),
         };
-        let sampled = Sampled {
+        Sampled {
             at: self.clock.now(),
             usage: Arc::new(usage_in(tree, &table)),
-        };
-        self.lock().last.insert(id.clone(), (inc, sampled.clone()));
-        sampled
+        }
     }
 
     /// The last one read for this run, however old.
     #[must_use]
     pub fn last(&self, id: &ChildId, inc: u64) -> Option<Sampled> {
         let cache = self.lock();
-        let (of, sampled) = cache.last.get(id)?;
+        let (of, sampled, _) = cache.last.get(id)?;
         (*of == inc).then(|| sampled.clone())
+    }
+
+    /// The most resident bytes that anybody saw of this run.
+    #[must_use]
+    pub fn peak(&self, id: &ChildId, inc: u64) -> Option<u64> {
+        let cache = self.lock();
+        let (of, _, peak) = cache.last.get(id)?;
+        (*of == inc).then_some(*peak)
     }
 
     /// Forgets a module that was unloaded.

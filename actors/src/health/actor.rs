@@ -37,7 +37,7 @@ pub struct HealthArgs {
 /// The actor's state.
 pub struct State {
     context: Context,
-    watched: BTreeMap<ChildId, Watched>,
+    watched: BTreeMap<ChildId, Box<Watched>>,
 }
 
 /// What every watched module needs of its actor.
@@ -87,7 +87,7 @@ impl Actor for HealthActor {
         match message {
             HealthMsg::Watch(watch) => state.watch(*watch),
             HealthMsg::Revise(watch) => state.revise(*watch),
-            HealthMsg::Rest { id, inc } => state.rest(&id, inc),
+            HealthMsg::Rest { id, inc, why } => state.rest(&id, inc, why),
             HealthMsg::Unwatch { id, inc } => state.unwatch(&id, inc),
             HealthMsg::ProbeDone(done) => state.done(*done),
             HealthMsg::Tick { id, inc, what } => state.tick(&id, inc, what.0),
@@ -115,7 +115,7 @@ impl State {
         }
         // The old one's timers and tasks end with it, before the new one's begin.
         self.watched.remove(&id);
-        let watched = Watched::begin(watch, &self.context);
+        let watched = Box::new(Watched::begin(watch, &self.context));
         self.watched.insert(id, watched);
     }
 
@@ -130,11 +130,11 @@ impl State {
         }
     }
 
-    fn rest(&mut self, id: &ChildId, inc: u64) {
+    fn rest(&mut self, id: &ChildId, inc: u64, why: &str) {
         if self.current(id, inc).is_some()
             && let Some(watched) = self.watched.remove(id)
         {
-            watched.rest(&self.context);
+            watched.rest(why, &self.context);
         }
     }
 
@@ -164,6 +164,7 @@ impl State {
     }
 
     fn current(&self, id: &ChildId, inc: u64) -> Option<&Watched> {
-        self.watched.get(id).filter(|watched| watched.inc() == inc)
+        let watched = self.watched.get(id).map(AsRef::as_ref);
+        watched.filter(|watched: &&Watched| watched.inc() == inc)
     }
 }

@@ -28,16 +28,18 @@ pub(super) struct Remembered {
 /// All parts, by module. Give the same one to each life of the actor.
 #[derive(Default)]
 pub struct Memory {
-    parts: Mutex<BTreeMap<ChildId, Remembered>>,
+    parts: Mutex<BTreeMap<ChildId, Box<Remembered>>>,
 }
 
 impl Memory {
     pub(super) fn recall(&self, id: &ChildId, inc: u64) -> Option<Remembered> {
-        self.lock().get(id).filter(|part| part.inc == inc).cloned()
+        let parts = self.lock();
+        let part = parts.get(id).filter(|part| part.inc == inc)?;
+        Some(Remembered::clone(part))
     }
 
     pub(super) fn keep(&self, id: &ChildId, part: Remembered) {
-        self.lock().insert(id.clone(), part);
+        self.lock().insert(id.clone(), Box::new(part));
     }
 
     /// Forgets every incarnation that is not `live`: what was unwatched while no actor was there to hear it.
@@ -53,7 +55,7 @@ impl Memory {
     }
 
     // Each critical section is a single map operation: a panic leaves whole values behind.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ChildId, Remembered>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ChildId, Box<Remembered>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -28,7 +28,6 @@ impl Draft {
 }
 
 const NO_PROBE: &str = "no probe declared";
-pub(super) const FROZEN: &str = "frozen";
 pub(super) const UNWATCHED: &str = "no longer watched";
 
 /// What the counts and the last findings come to.

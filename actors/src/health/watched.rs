@@ -10,7 +10,7 @@ pub(crate) use gpus::pause;
 use super::actor::Context;
 use super::memory::Remembered;
 use super::progress::Progress;
-use super::verdict::{self, FROZEN, UNWATCHED};
+use super::verdict::{self, UNWATCHED};
 use super::worker::{Armed, Lines, Running, Worker, is_told};
 use super::{Done, What};
 use crate::backend::{ChildHandle, ImageCheck};
@@ -156,17 +156,17 @@ impl Watched {
         self.inc
     }
 
-    /// It is held still: nobody looks, and what was true is unknown, until it is watched again.
-    pub fn rest(mut self, context: &Context) {
+    /// It is held still or parked: nobody looks, and what was true is unknown, until it is watched again.
+    pub fn rest(mut self, why: &str, context: &Context) {
         self.stop_listening(context);
         let view = HealthView {
             state: HealthWord::Unknown,
-            reason: Some(FROZEN.into()),
+            reason: Some(why.into()),
             probe: None,
             since_ms: context.args.clock.wall_ms(),
             checked_ms: self.view.checked_ms.clone(),
         };
-        FROZEN.clone_into(&mut self.topic);
+        why.clone_into(&mut self.topic);
         self.view = view.clone();
         self.remember(context);
         self.report(HealthReport::Verdict(view), context);

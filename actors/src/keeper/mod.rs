@@ -38,6 +38,7 @@ pub mod memory;
 mod message;
 mod obey;
 pub mod orphan;
+pub mod pages;
 mod restrict;
 mod serve;
 pub mod spec;

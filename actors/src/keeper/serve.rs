@@ -27,6 +27,7 @@ use super::door::Door;
 use super::exec::Launcher;
 use super::family;
 use super::message;
+use super::pages;
 use super::spec::{DeathPolicy, ProcessId};
 use super::store::Store;
 use super::tree::Rounds;
@@ -34,6 +35,9 @@ use super::wire::{Event, MAX_DATAGRAM, OLDEST_VERSION, Request};
 
 /// How soon a send that failed for want of memory or descriptors in flight is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// So many milliseconds without anything to do, and the start counts as over.
+const REST_MS: i32 = 1500;
 
 /// Starts made in one turn, before exits are looked at again. Signals are cheap and many die of them: they go first.
 const TURN: usize = 64;
@@ -58,6 +62,8 @@ pub(super) struct Keeper {
     version: u32,
     signals: OwnedFd,
     blocked: Option<Blocked>,
+    /// It has given back what only its start needed.
+    slim: bool,
     inbox: Vec<u8>,
     pub(super) scratch: Vec<u8>,
 }
@@ -106,6 +112,7 @@ impl Keeper {
             version: orders.version,
             signals: ground.signals,
             blocked: None,
+            slim: false,
             inbox: vec![0; MAX_DATAGRAM],
             scratch: Vec::new(),
         })
@@ -151,7 +158,7 @@ impl Keeper {
     }
 
     /// What happened: to the children, to the connection, at the door.
-    fn wait(&self) -> io::Result<[i16; 3]> {
+    fn wait(&mut self) -> io::Result<[i16; 3]> {
         let connection = self.connection.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let listener = if self.phase == Phase::Waiting && self.connection.is_none() {
             self.door.raw()
@@ -180,8 +187,15 @@ impl Keeper {
                 revents: 0,
             },
         ];
+        let due = self.patience();
+        let is_rest = due < 0 && !self.slim;
+        let patience = if is_rest { REST_MS } else { due };
         // SAFETY: the array is as long as it is said to be.
-        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 3, self.patience()) };
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 3, patience) };
+        if ready == 0 && is_rest {
+            self.slim = true;
+            pages::give_back();
+        }
         if ready < 0 {
             let fault = io::Error::last_os_error();
             return if fault.kind() == io::ErrorKind::Interrupted {

@@ -64,6 +64,9 @@ pub struct Mark {
     /// Wall clock, ms: when the run came up.
     #[serde(default)]
     pub since_ms: u64,
+    /// Wall clock, ms: since when it is parked, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_ms: Option<u64>,
 }
 
 /// What was being done with a module.
@@ -85,7 +88,7 @@ pub enum Standing {
 }
 
 impl Mark {
-    pub(crate) fn of(child: &Child, since_ms: u64) -> Self {
+    pub(crate) fn of(child: &Child, since_ms: u64, parked_ms: Option<u64>) -> Self {
         let standing = match (&child.phase, child.desired) {
             (Phase::Down(_), _) => Standing::Down,
             (Phase::Spawning { .. }, Desired::Up) => Standing::Starting,
@@ -111,6 +114,7 @@ impl Mark {
             ready: child.was_ready,
             identity: child.identity().cloned(),
             since_ms,
+            parked_ms,
         }
     }
 
@@ -118,5 +122,6 @@ impl Mark {
     pub(crate) fn same(&self, other: &Mark) -> bool {
         (self.run, self.standing, self.ready, &self.identity)
             == (other.run, other.standing, other.ready, &other.identity)
+            && self.parked_ms == other.parked_ms
     }
 }

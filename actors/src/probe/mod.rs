@@ -19,7 +19,7 @@ mod tcp;
 pub use patience::{Patience, slack, within};
 
 use crate::backend::ChildHandle;
-use lair_manifests::launch::ProbeAction;
+use lair_manifests::launch::{Errand, ProbeAction};
 use lair_supervision::ProbeOutcome;
 use std::io;
 use std::sync::Arc;
@@ -131,6 +131,20 @@ pub async fn look(action: &ProbeAction, handle: Arc<dyn ChildHandle>, timeout: D
         took: started.elapsed(),
         starved,
     }
+}
+
+/// Sends a request on somebody's behalf, once. Resolves within its time, counted in our own running time.
+///
+/// # Errors
+/// One sentence: what was asked, and what came of it.
+pub async fn errand(errand: &Errand) -> Result<(), String> {
+    let answer = within(errand.within, http::send(errand)).await;
+    answer.value.unwrap_or_else(|| {
+        let Errand { method, path, .. } = errand;
+        let path = path.split('?').next().unwrap_or_default();
+        let time = lair_manifests::units::show(errand.within);
+        Err(format!("{method} {path} did not answer within {time}"))
+    })
 }
 
 /// The image's own check, run inside as a command is.

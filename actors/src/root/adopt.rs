@@ -4,6 +4,8 @@
 //! died is still wanted; what was known of it and is gone is said to have ended, as nobody knows how.
 
 use super::RootState;
+use super::apply::PARKED;
+use super::park::Parking;
 use crate::backend::Started;
 use crate::ledger::{Mark, Standing};
 use crate::messages::Spawned;
@@ -89,9 +91,15 @@ impl RootState {
             return false;
         }
         known.adopted(log, since_ms);
+        let rests = known.plan.park.as_ref().is_some_and(|p| p.rests);
+        known.parking = Parking::found(mark.as_ref().and_then(|m| m.parked_ms), rests);
+        let parked = known.parking.rests();
         let frozen = known.handle.as_ref().is_some_and(|h| h.is_frozen());
         self.show(id);
         self.go_on(id, inc, mark).await;
+        if parked {
+            self.rest(id, inc, PARKED);
+        }
         if frozen {
             // As the kernel has it, whatever was written down.
             let peer = "an earlier life of lair".to_owned();
@@ -175,6 +183,7 @@ impl RootState {
             ready: false,
             identity: Some(identity),
             since_ms: 0,
+            parked_ms: None,
         };
         self.go_on(id, run, Some(mark)).await;
         let exited = ChildEvent::Exited {
@@ -208,7 +217,7 @@ impl RootState {
         let since = known
             .started_ms()
             .unwrap_or_else(|| self.args.clock.wall_ms());
-        let mark = Mark::of(&known.child, since);
+        let mark = Mark::of(&known.child, since, known.parking.since_ms);
         if known.noted.as_ref().is_some_and(|noted| noted.same(&mark)) {
             return;
         }
@@ -218,7 +227,8 @@ impl RootState {
             let marked = self.children.values().map(|known| {
                 let since = known.started_ms().unwrap_or_default();
                 let past = known.past.clone();
-                let mark = past.unwrap_or_else(|| Mark::of(&known.child, since));
+                let mark =
+                    past.unwrap_or_else(|| Mark::of(&known.child, since, known.parking.since_ms));
                 (&*known.plan, mark)
             });
             ledger.compact(marked);

@@ -8,16 +8,23 @@ use crate::module::{ModuleActor, ModuleArgs};
 use crate::view::View;
 use crate::vram::Vram;
 use lair_supervision::{
-    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, StartFault, StartStage, TimerKind,
-    Uptime, decide,
+    Admission, ChildEvent, ChildId, Effect, NoticeKind, Origin, Phase, StartFault, StartStage,
+    TimerKind, Uptime, decide,
 };
 use ractor::Actor;
 use std::sync::Arc;
+
+/// Why the probes of a module rest, as its health tells.
+const FROZEN: &str = "frozen";
+/// The same of one that is parked.
+pub(super) const PARKED: &str = "parked";
 
 /// What one decision still asks for.
 pub(super) struct Todo {
     effects: Vec<(u64, Effect)>,
     origin: Origin,
+    /// A run that begins with this, and why.
+    begun: Option<(u64, Origin)>,
     answer: Option<Admission>,
 }
 
@@ -75,6 +82,7 @@ impl RootState {
             .map(|(inc, e)| (inc, e.clone()))
             .collect();
         let was_up = !known.child.is_down();
+        let was_stopping = matches!(known.child.phase, Phase::Stopping { .. });
         let begins = decision.child.inc != known.child.inc;
         let renewed = begins && known.next.is_some();
         if begins {
@@ -94,18 +102,25 @@ impl RootState {
         if renewed && let Some(ledger) = &mut self.args.ledger {
             ledger.loaded(&known.plan);
         }
+        // Who had it stopped to be started again is why there is a next run, whatever became of the last one meanwhile.
+        let begun = begins && was_stopping;
+        let begun = begun.then(|| (known.child.inc, known.origin.clone()));
         if let Some(origin) = origin.filter(|_| decision.outcome == decide::Outcome::Changed) {
             known.origin = origin;
+        }
+        let origin = known.origin.clone();
+        if let Some((_, asked)) = &begun {
+            known.origin = asked.clone();
         }
         // The intent comes before the deed.
         self.note(id);
         if moved {
             self.settle_account(id);
         }
-        let origin = self.children.get(id)?.origin.clone();
         Some(Todo {
             effects,
             origin,
+            begun,
             answer: decision.answer,
         })
     }
@@ -114,7 +129,9 @@ impl RootState {
         // Before anything is told or asked: who acts on an event finds at least the state it tells of.
         self.show(id);
         for (inc, effect) in todo.effects {
-            self.apply(id, inc, effect, &todo.origin).await;
+            let of_next = todo.begun.as_ref().filter(|(next, _)| *next == inc);
+            let origin = of_next.map_or(&todo.origin, |(_, asked)| asked);
+            self.apply(id, inc, effect, origin).await;
         }
         todo.answer
     }
@@ -130,7 +147,7 @@ impl RootState {
             Effect::Signal { signal, scope } => self.signal(id, signal, scope),
             Effect::Kill => self.kill(id),
             Effect::Watch => self.watch(id),
-            Effect::Rest => self.rest(id, inc),
+            Effect::Rest => self.rest(id, inc, FROZEN),
             Effect::Unwatch => {
                 let _ = self.health.cast(HealthMsg::Unwatch {
                     id: id.clone(),
@@ -261,22 +278,24 @@ impl RootState {
         }
     }
 
-    fn watch(&self, id: &ChildId) {
+    pub(super) fn watch(&self, id: &ChildId) {
         let Some(known) = self.children.get(id) else {
             return;
         };
         if let Some(watch) = known.watch() {
             let _ = self.health.cast(HealthMsg::Watch(Box::new(watch)));
         }
-        // Handed to a new health actor.
+        // Handed to a new health actor, or freed of one of two reasons to rest.
         if known.child.is_frozen() {
-            self.rest(id, known.child.inc);
+            self.rest(id, known.child.inc, FROZEN);
+        } else if known.parking.rests() {
+            self.rest(id, known.child.inc, PARKED);
         }
     }
 
-    fn rest(&self, id: &ChildId, inc: u64) {
+    pub(super) fn rest(&self, id: &ChildId, inc: u64, why: &'static str) {
         let id = id.clone();
-        let _ = self.health.cast(HealthMsg::Rest { id, inc });
+        let _ = self.health.cast(HealthMsg::Rest { id, inc, why });
     }
 
     /// What was unwatched while no health actor was there to hear it.
@@ -315,7 +334,14 @@ impl RootState {
     pub(super) fn keep_dossier(&self, id: &ChildId, run: u64, before: Option<Arc<View>>) {
         if let (Some(archive), Some(before)) = (&self.args.archive, before) {
             let after = self.args.board.get(id.as_str());
-            archive.keep(Ended { run, before, after });
+            // Its next run may have served before this one is written down.
+            let ready = self.args.events.tally().served(id, run);
+            archive.keep(Ended {
+                run,
+                before,
+                after,
+                ready,
+            });
         }
     }
 

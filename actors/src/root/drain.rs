@@ -36,6 +36,7 @@ impl RootState {
             drain.replies.push(reply);
             // Whoever has less time decides: each is promised an answer within its own.
             if !drain.last_call && until < drain.until {
+                drain.lines.iter_mut().for_each(|line| line.end_by(until));
                 self.arm_drain(until);
             }
             return;

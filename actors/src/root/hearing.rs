@@ -77,6 +77,12 @@ impl RootState {
 
     pub(super) async fn health(&mut self, id: &ChildId, inc: u64, change: HealthReport) {
         match change {
+            // It crossed with what laid its probes to rest.
+            HealthReport::Event(_)
+                if self
+                    .children
+                    .get(id)
+                    .is_some_and(|k| k.child.inc == inc && k.parking.rests()) => {}
             HealthReport::Event(event) => {
                 self.hear(id, inc, event).await;
             }

@@ -11,6 +11,7 @@ mod drain;
 mod groups;
 mod hearing;
 mod inject;
+mod park;
 mod reload;
 mod table;
 
@@ -103,7 +104,8 @@ pub struct RootState {
     me: ActorRef<RootMsg>,
     log: ActorRef<LogMsg>,
     health: ActorRef<HealthMsg>,
-    children: BTreeMap<ChildId, Managed>,
+    // In boxes: most nodes of a map are half empty, and what is known of a module is large.
+    children: BTreeMap<ChildId, Box<Managed>>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
     /// Children that are not down.
@@ -211,6 +213,21 @@ impl Actor for RootActor {
                 state.gone_on(&id);
                 let _ = reply.send(());
             }
+            RootMsg::ParkBegins { id, inc, reply } => {
+                let _ = reply.send(state.park_begins(&id, inc));
+            }
+            RootMsg::ParkEnds {
+                id,
+                inc,
+                outcome,
+                origin,
+                reply,
+            } => {
+                let newest = state.park_ends(&id, inc, outcome, origin);
+                if let Some(reply) = reply {
+                    let _ = reply.send(newest);
+                }
+            }
             RootMsg::Ping { reply } => {
                 let _ = reply.send(());
             }
@@ -243,6 +260,12 @@ impl Actor for RootActor {
                 dropped,
             } => state.log_state(&id, inc, fault, dropped),
             RootMsg::News { id, inc, news } => state.news(&id, inc, news),
+            RootMsg::FootprintChanged { id, inc, what } => {
+                let kind = NoticeKind::FootprintChanged { what };
+                if state.children.contains_key(&id) {
+                    state.publish_for(&id, inc, kind, Origin::Observed);
+                }
+            }
             RootMsg::Reloaded { report, origin } => {
                 let kind = NoticeKind::Reloaded { report };
                 state.publish(&ChildId::new("lair"), kind, origin);
@@ -372,7 +395,7 @@ impl RootState {
             Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
-                let mut known = Managed::new(first.0, first.1, base);
+                let mut known = Box::new(Managed::new(first.0, first.1, base));
                 known.past = mark;
                 self.children.insert(id.clone(), known);
                 self.join_group(&id);

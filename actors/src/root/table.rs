@@ -1,5 +1,6 @@
 //! One row of the root's table: a child's state and what the root holds for it.
 
+use super::park::Parking;
 use super::reload::Next;
 use crate::backend::{Backend, ChildHandle, ReadySource};
 use crate::clock::{Clock, TimerId};
@@ -50,6 +51,7 @@ pub(super) struct Managed {
     pub noted: Option<Mark>,
     /// Where it stood in an earlier life, until this one has gone on with it: a kill before that must not lose it.
     pub past: Option<Mark>,
+    pub parking: Parking,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,
     finished_ms: Option<u64>,
@@ -79,6 +81,7 @@ impl Managed {
             served: false,
             noted: None,
             past: None,
+            parking: Parking::default(),
             timers: Vec::new(),
             started_ms: None,
             finished_ms: None,
@@ -103,6 +106,7 @@ impl Managed {
         }
         self.started = place;
         self.exposure = Exposure::default();
+        self.parking = Parking::default();
         self.log = None;
         self.started_ms = None;
         self.finished_ms = None;
@@ -132,6 +136,7 @@ impl Managed {
         self.handle = None;
         self.ready = None;
         self.served = false;
+        self.parking = Parking::default();
         self.finished_ms = Some(wall_ms);
         self.health = HealthView::default();
         // What it was ended for stays to be seen.
@@ -250,6 +255,7 @@ impl Managed {
             health: self.health.clone(),
             exposure: self.exposure.clone(),
             handle: self.handle.clone(),
+            parked_ms: self.parking.since_ms,
             log: self.log.clone(),
             origin: self.origin.clone(),
             started_ms: self.started_ms,

@@ -8,11 +8,13 @@ pub(crate) use render::word;
 pub use words::{cause_word, errno_name, exit_words, identity_words, policy_word, rfc3339};
 
 use crate::confinement::Confinement;
+use crate::footprint::Footprint;
 use crate::view::{GroupView, HealthWord};
 use lair_supervision::exposure::Socket;
 use lair_supervision::{Desired, ProbeKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One module, as people and programs see it. Times are RFC 3339 UTC with milliseconds, sizes bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct ModuleStatus {
     /// Is it held still, by request? Then it serves nobody, and its health is unknown.
     #[serde(default)]
     pub frozen: bool,
+    /// Is it parked, by request, until it is woken?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// Health verdict.
     pub health: Health,
     /// Leader's process id, while it runs: a container's first process, as this machine numbers it, where it is seen.
@@ -54,6 +59,9 @@ pub struct ModuleStatus {
     pub restarts: Restarts,
     /// What it uses and may use.
     pub resources: Resources,
+    /// What its runs usually take, once one of them that served has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footprint: Option<Arc<Footprint>>,
     /// Declared ports.
     pub ports: Vec<Port>,
     /// Its listening TCP sockets against its declared ports: `as-declared violated unknown`.
@@ -227,6 +235,13 @@ pub struct Pids {
     pub current: Option<u64>,
     /// Highest seen.
     pub peak: Option<u64>,
+}
+
+/// One that has let go of memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parked {
+    /// Since when.
+    pub since: String,
 }
 
 /// A declared port.

@@ -1,10 +1,11 @@
 //! From a published snapshot to the status object.
 
 use super::words::{errno_name, policy_word, rfc3339};
-use super::{Exit, Gpu, Health, Logs, ModuleStatus, Port, Reason, Resources, Restarts};
+use super::{Exit, Gpu, Health, Logs, ModuleStatus, Parked, Port, Reason, Resources, Restarts};
 use crate::cgroup::HeldLimits;
 use crate::clock::Clock;
 use crate::facts::{GpuDesk, GpuFacts, Sampler};
+use crate::footprint::Footprints;
 use crate::view::View;
 use lair_supervision::status::{self as core, Lifecycle, ReasonCode};
 use lair_supervision::{ChildIdentity, Origin, StartStage, Uptime};
@@ -25,6 +26,8 @@ pub struct Renderer<'a> {
     pub sampler: &'a Sampler,
     /// For what is on the GPUs.
     pub gpus: &'a Arc<GpuDesk>,
+    /// What modules usually take.
+    pub footprints: &'a Footprints,
     /// Folder of all log folders.
     pub log_dir: &'a Path,
 }
@@ -46,6 +49,7 @@ impl Renderer<'_> {
             desired: life.desired,
             ready: life.ready,
             frozen: view.child.is_frozen(),
+            parked: view.parked_ms.map(|ms| Parked { since: rfc3339(ms) }),
             health: health(view),
             pid: match identity {
                 Some(ChildIdentity::Native { pid, .. }) => Some(*pid),
@@ -65,6 +69,7 @@ impl Renderer<'_> {
                 next_at: life.next_at.map(|at| rfc3339(self.wall(at))),
             },
             resources: self.resources(view),
+            footprint: self.footprints.usual(&view.plan),
             ports: view
                 .plan
                 .ports

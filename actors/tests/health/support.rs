@@ -334,6 +334,7 @@ pub fn plan(probes: &[(ProbeKind, ProbeAction, ProbeSpec)]) -> LaunchPlan {
         }),
         ports: Vec::new(),
         probes: actions,
+        park: None,
         logs: LogPolicy::default(),
         limits: Limits::default(),
         explanation: Vec::new(),

@@ -1,4 +1,4 @@
-//! `module.*`: load, unload, start, stop, restart, kill, freeze, thaw, status, list, explain, wait.
+//! `module.*`: load, unload, start, stop, restart, kill, freeze, thaw, park, wake, status, list, explain, wait.
 
 use super::results::{Done, List, LoadResult, LoadedModule, Outcome, Started, Status, Why};
 use super::types::{
@@ -7,7 +7,7 @@ use super::types::{
 };
 use super::{Context, Registry, change, now, wait};
 use crate::bridge::wire::RpcError;
-use crate::handle::ManifestSource;
+use crate::handle::{ManifestSource, ParkReport};
 use crate::resources::ProcessReport;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -57,6 +57,20 @@ pub(super) fn register(all: &mut Registry) {
     all.insert(
         "module.thaw",
         change("Lets a module that is held still go on.", thaw),
+    );
+    all.insert(
+        "module.park",
+        change(
+            "Sends the request by which a module lets go of memory, and answers when it lets go of no more.",
+            park,
+        ),
+    );
+    all.insert(
+        "module.wake",
+        change(
+            "Sends the request by which a module takes its memory again, and answers when it serves.",
+            wake,
+        ),
     );
     all.insert("module.status", now("One module's status.", status));
     all.insert(
@@ -174,6 +188,14 @@ async fn freeze(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
 async fn thaw(cx: Context, p: OneModule) -> Result<Outcome, RpcError> {
     let answer = cx.handle.thaw(p.name.as_str(), cx.origin()).await?;
     Outcome::of(p.name.as_str(), answer)
+}
+
+async fn park(cx: Context, p: OneModule) -> Result<ParkReport, RpcError> {
+    Ok(cx.handle.park(p.name.as_str(), cx.origin()).await?)
+}
+
+async fn wake(cx: Context, p: OneModule) -> Result<ParkReport, RpcError> {
+    Ok(cx.handle.wake(p.name.as_str(), cx.origin()).await?)
 }
 
 fn status(cx: &Context, p: OneModule) -> Result<Status, RpcError> {

@@ -1,10 +1,11 @@
 //! Results, as documented by `rpc.discover`.
 
 use crate::bridge::wire::RpcError;
+use crate::handle::words::denied;
 use lair_actors::dossier::Dossier;
 use lair_actors::messages::{Answer, Loaded};
 use lair_actors::status::ModuleStatus;
-use lair_supervision::{Admission, DeniedReason, Seq};
+use lair_supervision::{Admission, Seq};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -62,7 +63,7 @@ impl Outcome {
             Admission::Accepted { inc } => ("accepted", inc),
             Admission::AlreadySatisfied { inc } => ("already", inc),
             Admission::Deferred { inc } => ("deferred", inc),
-            Admission::Denied(reason) => return Err(denied(name, reason)),
+            Admission::Denied(reason) => return Err(denied(reason, name).into()),
         };
         Ok(Outcome {
             name: name.to_owned(),
@@ -71,26 +72,6 @@ impl Outcome {
             seq: answer.seq.0,
         })
     }
-}
-
-/// A denial, with its stable code.
-#[must_use]
-pub fn denied(name: &str, reason: DeniedReason) -> RpcError {
-    let (code, message) = match reason {
-        DeniedReason::UnknownModule => ("unknown_module", format!("no module {name:?} is loaded")),
-        DeniedReason::AlreadyLoaded => ("already_loaded", format!("{name} is loaded already")),
-        DeniedReason::StillUp => ("still_up", format!("{name} runs, or something is pending")),
-        DeniedReason::NotRunning => ("not_running", format!("{name} does not run")),
-        DeniedReason::Draining => ("draining", "the runtime is shutting down".to_owned()),
-        DeniedReason::Busy => ("busy", "too many modules or starts at once".to_owned()),
-        DeniedReason::Overcommitted => ("overcommitted", format!("{name} doesn't fit")),
-        DeniedReason::InjectionDisabled => {
-            ("injection_disabled", "the fault gate is closed".to_owned())
-        }
-        DeniedReason::Unsupported => ("unsupported", "nothing here can do that".to_owned()),
-        DeniedReason::NotPermitted => ("not_permitted", "this peer may not".to_owned()),
-    };
-    RpcError::refused(code, &message)
 }
 
 /// What was started.

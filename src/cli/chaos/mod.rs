@@ -9,6 +9,7 @@
 )]
 
 mod books;
+mod left;
 mod schedule;
 
 use super::args::{Chaos, Global};
@@ -19,6 +20,7 @@ use super::out::{Out, Table, say};
 use super::query;
 use crate::client::{CallError, Client};
 use books::Finding;
+use left::Processes;
 use schedule::Step;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +43,7 @@ struct Ring {
     modules: Vec<String>,
     policies: BTreeMap<String, String>,
     before: BTreeMap<String, u64>,
-    pids: BTreeSet<i64>,
+    processes: Processes,
     slowest: Duration,
     asked: u64,
     refused: BTreeMap<String, u64>,
@@ -110,6 +112,8 @@ impl Ring {
                 m["restarts"]["policy"].as_str().unwrap_or("").to_owned(),
             )
         };
+        let mut processes = Processes::default();
+        used.iter().for_each(|m| processes.note(m));
         let ring = Ring {
             events: watch(global, from)?,
             seen: Vec::new(),
@@ -120,7 +124,7 @@ impl Ring {
                 .filter(up)
                 .map(|m| (name(m), m["run"].as_u64().unwrap_or(0)))
                 .collect(),
-            pids: used.iter().filter_map(|m| m["pid"].as_i64()).collect(),
+            processes,
             slowest: Duration::ZERO,
             asked: 0,
             refused: BTreeMap::new(),
@@ -177,8 +181,10 @@ impl Ring {
         match list {
             Ok(list) => {
                 let modules = list["modules"].as_array().cloned().unwrap_or_default();
-                self.pids
-                    .extend(modules.iter().filter_map(|m| m["pid"].as_i64()));
+                // Nobody else's are stopped at the end.
+                let ours = |m: &&Value| self.modules.iter().any(|n| m["name"] == n.as_str());
+                let ours = modules.iter().filter(ours);
+                ours.for_each(|m| self.processes.note(m));
             }
             Err(e) => self.broken.push(format!("module.list: {e}")),
         }
@@ -218,18 +224,12 @@ impl Ring {
         {
             self.wait(Duration::from_millis(20));
         }
-        let left: Vec<String> = self
-            .pids
-            .iter()
-            .filter(|pid| lives(**pid))
-            .map(|pid| format!("pid {pid} is still there"))
-            .collect();
         Ok(vec![
             Finding {
                 promise: "I1",
                 about: "nothing is left of the modules",
-                seen: format!("{} processes", self.pids.len()),
-                broken: left,
+                seen: format!("{} processes", self.processes.count()),
+                broken: self.processes.left(),
             },
             Finding {
                 promise: "I12",
@@ -370,12 +370,6 @@ fn dropped_lines(remark: &str) -> Option<u64> {
     // A line whose end was lost may have lost its beginning before: one more than was counted.
     let lines = rest.split(' ').find_map(|w| w.strip_prefix("lines="))?;
     lines.parse::<u64>().ok().map(|n| n + 1)
-}
-
-fn lives(pid: i64) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn report(

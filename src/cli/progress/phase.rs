@@ -55,8 +55,6 @@ struct Bounds {
     stall: Option<i64>,
     deadline: Option<i64>,
     grace: Option<i64>,
-    /// How long such starts took before, where somebody has kept that.
-    usual: Option<i64>,
 }
 
 impl Bounds {
@@ -71,7 +69,6 @@ impl Bounds {
             stall: ms("/probes/startup/stall"),
             deadline: ms("/spec/ready_deadline"),
             grace: ms("/spec/grace"),
-            usual: None,
         }
     }
 }
@@ -199,8 +196,11 @@ impl Tracked {
             None if still >= 10_000 => words.push(format!("nothing moved for {}", age(still))),
             _ => {}
         }
-        if let Some(usual) = bounds.usual {
-            words.push(format!("usually {}", age(usual)));
+        let footprint = self.status.as_ref().and_then(|s| s.footprint.as_ref());
+        let usual = footprint.and_then(|footprint| footprint.ready_ms);
+        if let Some(usual) = usual.filter(|usual| usual.usual >= 1000) {
+            let ms = |n: u64| age(i64::try_from(n).unwrap_or(i64::MAX));
+            words.push(format!("usually {}", ms(usual.usual)));
         } else if let Some(deadline) = bounds.deadline {
             words.push(format!("given {} in all", age(deadline)));
         }

@@ -112,7 +112,7 @@ fn hear(feed: &Feed, state: &mut State) -> io::Result<()> {
 }
 
 /// Do the locale's words say that more than ASCII can be shown?
-fn speaks_utf8() -> bool {
+pub(super) fn speaks_utf8() -> bool {
     let set = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));

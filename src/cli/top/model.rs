@@ -21,6 +21,10 @@ pub struct Row {
     pub reason: Option<Why>,
     /// Does it serve?
     pub ready: bool,
+    /// Is it held still?
+    pub frozen: bool,
+    /// Has it let go of memory?
+    pub parked: Option<serde::de::IgnoredAny>,
     /// Verdict.
     pub health: Health,
     /// Number of the run.
@@ -115,6 +119,18 @@ impl Row {
     pub fn gpu_memory(&self) -> Option<u64> {
         let known: Vec<u64> = self.resources.gpu.iter().filter_map(|g| g.memory).collect();
         (!known.is_empty()).then(|| known.iter().sum())
+    }
+
+    /// Its state, or what it is held in meanwhile.
+    #[must_use]
+    pub fn condition(&self) -> &str {
+        if self.frozen {
+            "frozen"
+        } else if self.parked.is_some() {
+            "parked"
+        } else {
+            &self.state
+        }
     }
 
     /// Is there a process?

@@ -372,6 +372,7 @@ fn fits(row: &Row, words: &str) -> bool {
     words.split_whitespace().all(|word| {
         row.name.contains(word)
             || row.state.starts_with(word)
+            || row.condition().starts_with(word)
             || row.health.state.as_str().starts_with(word)
             || reason.contains(word)
     })

@@ -363,3 +363,65 @@ fn a_thousand_modules_scroll_and_only_a_page_is_put_into_words() {
     assert_eq!(state.selected.as_deref(), Some("other"));
     assert_eq!(state.trends.len(), 1, "what is unloaded is forgotten");
 }
+
+/// A real panic, with the program's own hook, in a real terminal: this test is what runs in tmux, too.
+#[test]
+fn a_bug_of_top_leaves_the_terminal_as_it_was() {
+    const INNER: &str = "LAIR_TEST_TOP_PANICS";
+    const NAME: &str = "cli::top::test::a_bug_of_top_leaves_the_terminal_as_it_was";
+    if std::env::var_os(INNER).is_some() {
+        crate::cli::tell_of_bugs();
+        let _screen = super::terminal::Screen::take().expect("a terminal");
+        panic!("on purpose");
+    }
+    let me = std::env::current_exe().expect("a path");
+    let dir = std::env::temp_dir().join(format!("lair-top-panics-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let tmux = |args: &[&str]| {
+        let mut command = std::process::Command::new("tmux");
+        command.arg("-S").arg(dir.join("tmux")).args(args);
+        let out = command.env_remove("TMUX").output().expect("tmux");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let script = format!(
+        "stty -a > {0}/before; echo a line of before; {1}=1 {2} --exact {NAME} --nocapture; stty -a > {0}/after; echo it ended; read -r _",
+        dir.display(),
+        INNER,
+        me.display()
+    );
+    tmux(&[
+        "-f",
+        "/dev/null",
+        "new-session",
+        "-d",
+        "-x",
+        "120",
+        "-y",
+        "30",
+        "/bin/sh",
+        "-c",
+        &script,
+    ]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut screen = String::new();
+    while !screen.contains("it ended") {
+        assert!(std::time::Instant::now() < end, "{screen}");
+        screen = tmux(&["capture-pane", "-p"]);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let alternate = tmux(&["display", "-p", "#{alternate_on} #{cursor_flag}"]);
+    tmux(&["kill-server"]);
+    let [before, after] = ["before", "after"].map(|f| std::fs::read_to_string(dir.join(f)));
+    assert!(
+        screen.contains("a line of before") && screen.contains("lair: a bug"),
+        "{screen}"
+    );
+    assert!(screen.contains("on purpose"), "{screen}");
+    assert_eq!(
+        alternate.trim(),
+        "0 1",
+        "the alternate screen is left, the cursor shown"
+    );
+    assert_eq!(before.expect("stty"), after.expect("stty"));
+    let _ = std::fs::remove_dir_all(dir);
+}

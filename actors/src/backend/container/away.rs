@@ -6,7 +6,7 @@
 
 use super::fault::EngineFault;
 use super::feed::{Feed, Stream};
-use super::splice::{Cut, Join, cut, join};
+use super::splice::{Cut, Join, cut, join, join_at_a_guess, same_end};
 use super::{News, SLOW, Shared, pause, within};
 use crate::backend::Streams;
 use crate::files::read::Recorded;
@@ -25,6 +25,12 @@ const CHUNK: usize = 64 << 10;
 const LATE: Duration = Duration::from_millis(50);
 /// Readings of the log until the live output meets it.
 const LOOKS: u32 = 20;
+/// Live bytes that are gathered until then.
+const AHEAD: usize = 512 << 10;
+/// A connection that takes its time may begin behind the log's end: what lies between is looked for after this long, so
+/// often, if nothing comes live.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_LOOKS: u32 = 3;
 
 /// Whose output it is.
 #[derive(Clone)]
@@ -96,6 +102,15 @@ async fn whole(fd: Option<OwnedFd>) -> Result<Vec<u8>, EngineFault> {
     }
 }
 
+/// Adds what has come; says how much.
+fn gather(head: &mut Vec<u8>, live: &mut Receiver) -> usize {
+    let had = head.len();
+    head.resize(AHEAD.max(had), 0);
+    let more = live.try_read(&mut head[had..]).unwrap_or(0);
+    head.truncate(had + more);
+    more
+}
+
 struct Side {
     whose: Whose,
     stream: Stream,
@@ -104,7 +119,7 @@ struct Side {
 
 impl Side {
     async fn go_on(mut self, log: Vec<u8>, known: Recorded, live: Option<OwnedFd>) {
-        let Cut { at, gap } = cut(&log, &known);
+        let Cut { at, gap, ahead } = cut(&log, &known);
         if gap {
             self.tell("what it wrote while lair was away did not all fit the engine's log: the oldest of it is lost");
         }
@@ -113,58 +128,101 @@ impl Side {
             total: Some(0),
         };
         seen.push(&log);
+        seen.push(&known.tail[known.tail.len() - ahead..]);
         self.feed.write(self.stream, &log[at..]).await;
-        drop(log);
+        drop((log, known));
         let Some(mut live) = live.and_then(|fd| receiver(fd).ok()) else {
             return;
         };
-        let mut buffer = vec![0; CHUNK];
-        let first = live.read(&mut buffer).await.unwrap_or(0);
-        let (new, joined) = self.meet(&seen, &buffer[..first]).await;
-        let of_log = if first == 0 { new.len() } else { joined.of_log };
+        let mut head = self.first(&mut seen, &mut live).await;
+        let (new, joined) = self.meet(&seen, &mut head, &mut live).await;
+        let of_log = if head.is_empty() {
+            new.len()
+        } else {
+            joined.of_log
+        };
         self.feed.write(self.stream, &new[..of_log]).await;
         drop(new);
-        let mut from = joined.skip;
-        let mut got = first;
+        let mut skip = joined.skip;
+        let mut buffer = head;
+        let mut got = buffer.len();
         while got > 0 {
-            self.feed.write(self.stream, &buffer[from..got]).await;
+            let known = skip.min(got);
+            skip -= known;
+            self.feed.write(self.stream, &buffer[known..got]).await;
             if self.feed.is_unread() {
                 return;
             }
-            from = 0;
+            buffer.resize(CHUNK, 0);
             got = live.read(&mut buffer).await.unwrap_or(0);
         }
     }
 
+    /// The first live bytes; none at the end. What the log has and nobody hands on meanwhile is not held up by them.
+    async fn first(&mut self, seen: &mut Recorded, live: &mut Receiver) -> Vec<u8> {
+        let mut head = vec![0; CHUNK];
+        for _ in 0..QUIET_LOOKS {
+            if let Ok(got) = tokio::time::timeout(QUIET, live.read(&mut head)).await {
+                head.truncate(got.unwrap_or(0));
+                return head;
+            }
+            if let Ok(new) = self.unseen(seen).await {
+                seen.push(&new);
+                self.feed.write(self.stream, &new).await;
+            }
+        }
+        let got = live.read(&mut head).await;
+        head.truncate(got.unwrap_or(0));
+        head
+    }
+
+    /// What the log has by now behind what was seen of it.
+    async fn unseen(&self, seen: &Recorded) -> Result<Vec<u8>, EngineFault> {
+        let [out, err] = log(&self.whose).await?;
+        let mut log = match self.stream {
+            Stream::Out => out,
+            Stream::Err => err,
+        };
+        Ok(log.split_off(cut(&log, seen).at))
+    }
+
     /// What the log has by now behind what was seen of it, and how the first live bytes fit to it.
-    async fn meet(&self, seen: &Recorded, live: &[u8]) -> (Vec<u8>, Join) {
+    async fn meet(
+        &self,
+        seen: &Recorded,
+        head: &mut Vec<u8>,
+        live: &mut Receiver,
+    ) -> (Vec<u8>, Join) {
         let apart = Join { of_log: 0, skip: 0 };
         let mut new = Vec::new();
         for _ in 0..LOOKS {
             pause(LATE).await;
-            let [out, err] = match log(&self.whose).await {
-                Ok(logs) => logs,
+            gather(head, live);
+            new = match self.unseen(seen).await {
+                Ok(new) => new,
                 Err(fault) => {
                     tracing::debug!(container = self.whose.container, %fault, "its log can't be read");
                     continue;
                 }
             };
-            let mut log = match self.stream {
-                Stream::Out => out,
-                Stream::Err => err,
-            };
-            new = log.split_off(cut(&log, seen).at);
-            if live.is_empty() {
+            if head.is_empty() {
                 return (new, apart);
             }
-            if let Some(joined) = join(&seen.tail, &new, live) {
+            if let Some(joined) = join(&seen.tail, &new, head) {
+                return (new, joined);
+            }
+            let rests = gather(head, live) == 0;
+            if let Some(joined) = same_end(seen, &new, head).filter(|_| rests) {
                 return (new, joined);
             }
         }
-        self.tell(
-            "what it wrote in the moment in which lair came back may be missing or there twice",
-        );
-        (new, apart)
+        let joined = join_at_a_guess(&seen.tail, &new, head);
+        if joined.is_none() {
+            self.tell(
+                "what it wrote in the moment in which lair came back may be missing or there twice",
+            );
+        }
+        (new, joined.unwrap_or(apart))
     }
 
     fn tell(&self, what: &str) {

@@ -48,6 +48,8 @@ pub trait Engine: Send + Sync + 'static {
     fn shows_process_early(&self) -> bool {
         false
     }
+    /// What makes this machine's GPUs known to it: the next step where it knows none.
+    fn how_to_have_gpus(&self) -> &'static str;
     /// Starts it. Started already is fine.
     fn start(&self, id: &str) -> Answer<()>;
     /// Sends a signal to its first process. Gone already is fine.

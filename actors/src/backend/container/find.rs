@@ -21,6 +21,9 @@ use tokio::sync::Mutex;
 /// Longest time for one engine to say who it is. A service that has to be started first needs seconds.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// The folder in lair's run folder that engines' programs are started in.
+const FOLDER: &str = "engine";
+
 /// Where engines are looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnginePlaces {
@@ -32,6 +35,8 @@ pub struct EnginePlaces {
     pub docker: Vec<PathBuf>,
     /// Docker-compatible programs, best first.
     pub cli: Vec<PathBuf>,
+    /// Where they are started: a folder of lair's own. `None`: in `/`.
+    pub cli_folder: Option<PathBuf>,
     /// What was named and can't be used, one sentence each, by the engine's name.
     pub refused: BTreeMap<&'static str, String>,
     /// Engines that the configuration has switched off.
@@ -56,7 +61,12 @@ impl EnginePlaces {
                 places.podman.push("/run/podman/podman.sock".into());
                 let socket = run_dir.join("podman.sock");
                 let program = program(env, "podman");
-                places.podman_service = program.map(|program| ServiceOrder { program, socket });
+                let folder = run_dir.join(FOLDER);
+                places.podman_service = program.map(|program| ServiceOrder {
+                    program,
+                    socket,
+                    folder,
+                });
             }
         }
         match named("DOCKER_HOST").map(|url| local("DOCKER_HOST", url)) {
@@ -70,6 +80,7 @@ impl EnginePlaces {
             }
         }
         let commands = ["podman", "docker", "nerdctl"];
+        places.cli_folder = Some(run_dir.join(FOLDER));
         places.cli = commands
             .iter()
             .filter_map(|name| program(env, name))
@@ -101,7 +112,8 @@ impl EnginePlaces {
         }
         let commands = self.commands();
         if !commands.is_empty() {
-            all.push(Arc::new(Cli::of(&commands)));
+            let folder = self.cli_folder.clone().unwrap_or_else(|| "/".into());
+            all.push(Arc::new(Cli::within(&commands, folder)));
         }
         all.retain(|engine| !self.off.contains(&engine.name()));
         all

@@ -88,6 +88,12 @@ impl Engine for Gated {
     fn attach_again(&self, id: &str) -> Answer<Streams> {
         self.pass(self.engine.attach_again(id))
     }
+    fn shows_process_early(&self) -> bool {
+        self.engine.shows_process_early()
+    }
+    fn how_to_have_gpus(&self) -> &'static str {
+        self.engine.how_to_have_gpus()
+    }
     fn start(&self, id: &str) -> Answer<()> {
         self.pass(self.engine.start(id))
     }
@@ -132,5 +138,32 @@ impl Engine for Gated {
     }
     fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
         self.pass(self.engine.logs(id, since))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::backend::container::{docker::Docker, podman::Podman};
+    use std::path::Path;
+
+    #[test]
+    fn what_an_engine_can_is_told_through_the_gate() {
+        let nowhere = Path::new("/nowhere");
+        let engines: [Arc<dyn Engine>; 2] =
+            [Arc::new(Podman::at(nowhere)), Arc::new(Docker::at(nowhere))];
+        for engine in engines {
+            let gated = Gated {
+                engine: engine.clone(),
+                gate: Gate::default(),
+            };
+            assert_eq!(gated.name(), engine.name());
+            let early = engine.shows_process_early();
+            assert_eq!(
+                (gated.shows_process_early(), early),
+                (early, engine.name() == "podman")
+            );
+            assert_eq!(gated.how_to_have_gpus(), engine.how_to_have_gpus());
+        }
     }
 }

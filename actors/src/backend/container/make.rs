@@ -121,11 +121,12 @@ pub(super) async fn make(
             return Err(fault.at(StartStage::PrepareDirs));
         }
     }
+    let gpus = !spec.devices.is_empty();
     let (id, spec) = create(&shared, &order, spec).await.map_err(|fault| {
         if fault.kind.is_absence() {
             sweep::undo(&shared, &order);
         }
-        fault.at(StartStage::Create)
+        advised(&shared, gpus, fault).at(StartStage::Create)
     })?;
     match run(&shared, &order, &id, &spec, image).await {
         Ok(started) => Ok(started),
@@ -178,7 +179,8 @@ async fn run(
     spec: &Arc<CreateSpec>,
     image: Arc<ImageFacts>,
 ) -> Result<Started, StartFault> {
-    let create = |f: EngineFault| f.at(StartStage::Create);
+    let advised = |f| advised(shared, !spec.devices.is_empty(), f);
+    let create = |f: EngineFault| advised(f).at(StartStage::Create);
     let attach = shared.engine.attach(id);
     let streams = within(SLOW, "attach to it", attach).await.map_err(create)?;
     let early = match shared.engine.shows_process_early() {
@@ -187,12 +189,13 @@ async fn run(
     };
     let mut life = early.and_then(|facts| Life::of(facts.pid?, id));
     let start = within(SLOW, "start it", shared.engine.start(id)).await;
-    start.map_err(|f| f.at(StartStage::Start))?;
+    start.map_err(|f| advised(f).at(StartStage::Start))?;
     let facts = settled(shared, id)
         .await
         .map_err(|f| f.at(StartStage::Identify))?;
     if let (ContainerState::Exited, Some(error)) = (facts.state, facts.error.as_deref()) {
-        return Err(EngineFault::of_words(error, EngineFaultKind::Refused).at(StartStage::Start));
+        let fault = EngineFault::of_words(error, EngineFaultKind::Refused);
+        return Err(advised(fault).at(StartStage::Start));
     }
     if life.is_none() {
         life = facts.pid.and_then(|pid| Life::of(pid, id));
@@ -208,6 +211,15 @@ async fn run(
         (life, facts.applied),
         streams,
     ))
+}
+
+/// With the next step, where the engine knows no such GPU.
+fn advised(shared: &Arc<Shared>, gpus: bool, mut fault: EngineFault) -> EngineFault {
+    if gpus && fault.kind == EngineFaultKind::NoSuchDevice {
+        let how = shared.engine.how_to_have_gpus();
+        fault.reason = format!("{}; {how}", fault.reason);
+    }
+    fault
 }
 
 /// The container, where it is.

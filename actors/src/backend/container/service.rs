@@ -5,8 +5,10 @@
 
 use super::fault::{EngineFault, EngineFaultKind};
 use super::pause;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -25,6 +27,22 @@ pub struct ServiceOrder {
     pub program: PathBuf,
     /// The socket.
     pub socket: PathBuf,
+    /// Where it is started: a folder of lair's own, made if it is not there. Containers' monitors inherit it, and write into it
+    /// (conmon an empty file `oom`).
+    pub folder: PathBuf,
+}
+
+/// A folder to start an engine's programs in: Podman starts nothing any more once the folder is gone that it was started in, and
+/// lair's own may be. `/` where it can't be made.
+pub(super) fn own_folder(folder: &Path) -> &Path {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    match made {
+        Ok(()) => folder,
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "no folder to start an engine's programs in");
+            Path::new("/")
+        }
+    }
 }
 
 /// The service, if it was started.
@@ -98,8 +116,7 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Podman starts nothing any more once the folder is gone that it was started in.
-            .current_dir("/")
+            .current_dir(own_folder(&self.order.folder))
             // The terminal's signals are lair's to hear.
             .process_group(0)
             .spawn();

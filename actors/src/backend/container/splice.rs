@@ -9,6 +9,11 @@ use memchr::memmem;
 /// Shorter ends that are looked for where the whole tail isn't found, as where a log could not keep a byte as it was.
 const SHORTER: [usize; 3] = [16 << 10, 1 << 10, 128];
 
+/// As many bytes that two accounts share are no chance.
+const SURE: usize = 256;
+/// Fewer are hardly one, which is all there is where nothing better can be had.
+const LIKELY: usize = 24;
+
 /// Where a log goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
@@ -16,12 +21,18 @@ pub(super) struct Cut {
     pub at: usize,
     /// Something between is in neither.
     pub gap: bool,
+    /// So many of the known bytes are not in the log yet: the end of a line that has not ended.
+    pub ahead: usize,
 }
 
 /// The place in an engine's log behind what is recorded.
 pub(super) fn cut(log: &[u8], known: &Recorded) -> Cut {
     let tail = &known.tail[..];
-    let here = |at| Cut { at, gap: false };
+    let here = |at| Cut {
+        at,
+        gap: false,
+        ahead: 0,
+    };
     if tail.is_empty() {
         return here(0);
     }
@@ -39,18 +50,24 @@ pub(super) fn cut(log: &[u8], known: &Recorded) -> Cut {
     }
     // A line that has not ended may not be in an engine's log yet.
     let ended = memchr::memrchr(b'\n', tail).map_or(0, |at| at + 1);
-    if ended < tail.len() && log.ends_with(&tail[..ended]) {
-        return here(log.len());
-    }
-    if ended < tail.len() && begins_within(log, &tail[..ended]) == Some(log.len()) {
-        return here(log.len());
+    let whole_lines =
+        || log.ends_with(&tail[..ended]) || begins_within(log, &tail[..ended]) == Some(log.len());
+    if ended < tail.len() && whole_lines() {
+        return Cut {
+            ahead: tail.len() - ended,
+            ..here(log.len())
+        };
     }
     let mut shorter = SHORTER.iter().filter(|n| **n < tail.len());
     let found = shorter.find_map(|n| {
         let end = &tail[tail.len() - n..];
         memmem::rfind(log, end).map(|at| at + n)
     });
-    found.map_or(Cut { at: 0, gap: true }, here)
+    let gap = Cut {
+        gap: true,
+        ..here(0)
+    };
+    found.map_or(gap, here)
 }
 
 /// A log that has lost its beginning: it begins at a line within the tail.
@@ -68,39 +85,72 @@ fn begins_within(log: &[u8], tail: &[u8]) -> Option<usize> {
 pub(super) struct Join {
     /// Bytes of the second reading that come first.
     pub of_log: usize,
-    /// Live bytes that are in the first reading already.
+    /// Live bytes that are in the first reading already; they may be more than have come yet.
     pub skip: usize,
 }
 
-/// `before`: the end of the first reading; `new`: what the second has behind it. `None`: they don't meet (yet).
+/// Where the two run side by side for long. `before`: the end of the first reading; `new`: what the second has behind it.
+/// `None`: nowhere (yet).
 pub(super) fn join(before: &[u8], new: &[u8], live: &[u8]) -> Option<Join> {
-    let agree = |a: &[u8], b: &[u8]| {
-        let n = a.len().min(b.len());
-        a[..n] == b[..n]
+    side_by_side(before, new, live, SURE)
+}
+
+/// The same with little to go by: the last resort.
+pub(super) fn join_at_a_guess(before: &[u8], new: &[u8], live: &[u8]) -> Option<Join> {
+    side_by_side(before, new, live, LIKELY)
+}
+
+fn side_by_side(before: &[u8], new: &[u8], live: &[u8], sure: usize) -> Option<Join> {
+    let edge = before.len();
+    let all = [before, new].concat();
+    let meets = |at: &usize| {
+        let shared = live.len().min(all.len() - at);
+        shared >= sure && all[*at..*at + shared] == live[..shared]
     };
-    let skip = |skip| Join { of_log: 0, skip };
-    if new.is_empty() {
-        if before.ends_with(live) {
-            return Some(skip(live.len()));
-        }
-        let ended = memchr::memrchr(b'\n', live).map_or(0, |at| at + 1);
-        return (ended < live.len() && before.ends_with(&live[..ended])).then(|| skip(ended));
+    // Most begin where the first reading ends, or a little before it. A connection that takes its time begins behind it, and
+    // in the middle of a line where that came in pieces.
+    let mut places = (edge..=edge).chain((0..edge).rev());
+    if let Some(at) = places.find(meets) {
+        return Some(Join {
+            of_log: 0,
+            skip: edge - at,
+        });
     }
-    if agree(live, new) {
-        return Some(skip(0));
+    if let Some(at) = (edge + 1..all.len()).find(meets) {
+        return Some(Join {
+            of_log: at - edge,
+            skip: 0,
+        });
     }
-    let most = live.len().min(before.len());
-    let overlap = (1..=most).find(|n| before.ends_with(&live[..*n]) && agree(&live[*n..], new));
-    if let Some(found) = overlap {
-        return Some(skip(found));
-    }
-    // The beginning of a line came before the connection, and was in no log before the line had ended; or whole lines
-    // did, where the connection takes its time.
-    let line = memchr::memchr(b'\n', new).unwrap_or(new.len());
-    let lines = memchr::memchr_iter(b'\n', new).map(|at| at + 1);
-    let mut starts = (1..=line).chain(lines);
-    let begun = starts.find(|n| *n < new.len() && agree(live, &new[*n..]));
-    begun.map(|of_log| Join { of_log, skip: 0 })
+    // More came live than is kept of the first reading.
+    let head = &all[..all.len().min(sure)];
+    let starts = (head.len() == sure).then(|| memmem::find_iter(live, head));
+    let mut starts = starts.into_iter().flatten();
+    let agrees = |at: &usize| {
+        let shared = all.len().min(live.len() - at);
+        all[..shared] == live[*at..*at + shared]
+    };
+    starts.find(agrees).map(|at| Join {
+        of_log: 0,
+        skip: at + edge,
+    })
+}
+
+/// Where the two end at the same place: for a module that says nothing more at the moment. Short pieces are found, and lines
+/// that are all alike are counted. `before`: what was seen of the log so far.
+pub(super) fn same_end(before: &Recorded, new: &[u8], live: &[u8]) -> Option<Join> {
+    let all = [&before.tail, new].concat();
+    // An engine may log a line only once it has ended.
+    let lines = memchr::memrchr(b'\n', live).map_or(0, |at| at + 1);
+    // Where all of the log is at hand, what came live beyond it is not in the log yet.
+    let is_cut = before.total != Some(before.tail.len() as u64);
+    let covers = |n: usize| is_cut && !all.is_empty() && live[..n].ends_with(&all);
+    let ends = |n: &usize| all.ends_with(&live[..*n]) || covers(*n);
+    let shared = [live.len(), lines].into_iter().find(ends)?;
+    Some(Join {
+        of_log: new.len().saturating_sub(shared),
+        skip: shared.saturating_sub(new.len()),
+    })
 }
 
 #[cfg(test)]
@@ -152,29 +202,81 @@ mod test {
         assert_eq!(rest("a\nb\nhalf\n", "a\nb\nhal", Some(7)), clean("f\n"));
     }
 
-    fn joined(before: &str, new: &str, live: &str) -> Option<String> {
-        let join = join(before.as_bytes(), new.as_bytes(), live.as_bytes())?;
-        Some(format!(
-            "{before}{}{}",
-            &new[..join.of_log],
-            &live[join.skip..]
-        ))
+    #[test]
+    fn what_the_log_lacks_of_a_line_is_counted() {
+        let cut = cut(b"a\nb\n", &known("a\nb\nhal", Some(7)));
+        assert_eq!((cut.at, cut.ahead), (4, 3));
+    }
+
+    fn told(before: &str, new: &str, live: &str, join: Option<Join>) -> Option<String> {
+        let join = join?;
+        let live = live.get(join.skip..).unwrap_or("");
+        Some(format!("{before}{}{live}", &new[..join.of_log]))
+    }
+
+    fn ended(before: &str, new: &str, live: &str) -> Option<String> {
+        ended_of(before, before.len(), new, live)
+    }
+
+    /// The same where only the end of the log is at hand.
+    fn ended_of(before: &str, total: usize, new: &str, live: &str) -> Option<String> {
+        let seen = known(before, Some(total as u64));
+        let join = same_end(&seen, new.as_bytes(), live.as_bytes());
+        told(before, new, live, join)
     }
 
     #[test]
-    fn live_output_goes_on_behind_the_log_whatever_of_it_the_log_has() {
+    fn a_module_that_rests_ends_at_the_same_place_in_both() {
         let whole = |text: &str| Some(text.to_owned());
-        assert_eq!(joined("1\n2\n", "3\n", "3\n4\n"), whole("1\n2\n3\n4\n"));
-        assert_eq!(joined("1\n2\n", "3\n4\n5\n", "3\n"), whole("1\n2\n3\n"));
-        assert_eq!(joined("1\n2\n", "3\n", "2\n3\n"), whole("1\n2\n3\n"));
-        assert_eq!(joined("1\n2\n", "", "1\n2\n"), whole("1\n2\n"));
-        assert_eq!(joined("1\n2\n", "", "2\nha"), whole("1\n2\nha"));
-        assert_eq!(
-            joined("1\n", "half 2\n", "f 2\n3\n"),
-            whole("1\nhalf 2\n3\n")
-        );
-        assert_eq!(joined("1\n", "2\n3\n4\n", "3\n4\n"), whole("1\n2\n3\n4\n"));
-        assert_eq!(joined("t\n", "t\n", "t\n"), whole("t\nt\n"));
-        assert_eq!(joined("1\n", "", "2\n"), None);
+        assert_eq!(ended("1\n2\n", "3\n", "3\n"), whole("1\n2\n3\n"));
+        assert_eq!(ended("1\n2\n", "3\n", "2\n3\n"), whole("1\n2\n3\n"));
+        assert_eq!(ended("1\n2\n", "3\n4\n", "4\n"), whole("1\n2\n3\n4\n"));
+        assert_eq!(ended("1\n2\n", "", "1\n2\n"), whole("1\n2\n"));
+        assert_eq!(ended_of("2\n", 4, "", "1\n2\n"), whole("2\n"));
+        assert_eq!(ended("1\n2\n", "", "2\nha"), whole("1\n2\nha"));
+        assert_eq!(ended("1\n", "half 2\n", "f 2\n"), whole("1\nhalf 2\n"));
+        assert_eq!(ended("a 1 b\n", "a 2 b\n", " b\n"), whole("a 1 b\na 2 b\n"));
+        assert_eq!(ended("t\n", "t\n", "t\n"), whole("t\nt\n"));
+        assert_eq!(ended("t\n", "t\n", "t\nt\n"), whole("t\nt\n"));
+        assert_eq!(ended("1\n", "2\n", "ha"), whole("1\n2\nha"));
+        assert_eq!(ended("1\n", "", "2\n"), None, "not in the log yet");
+    }
+
+    #[test]
+    fn what_came_live_before_a_late_log_has_it_is_not_taken_for_known() {
+        assert_eq!(ended("", "", "1\n"), None, "its first line");
+        assert_eq!(ended("", "1\n", "1\n"), Some("1\n".to_owned()));
+        assert_eq!(ended("t\n", "", "t\nt\n"), None, "lines that are all alike");
+        assert_eq!(ended("t\n", "", "u\nt\n"), None);
+        assert_eq!(ended_of("", 7, "", "1\n"), None, "nothing to go by");
+    }
+
+    #[test]
+    fn a_module_that_goes_on_is_found_by_many_bytes_wherever_they_begin() {
+        let text: String = (0..400).map(|n| format!("half {n} whole\n")).collect();
+        let edge = 3000;
+        for (from, live, upto) in [
+            (2000, edge, 3400),
+            (2000, 2900, 3400),
+            (2000, 2007, 2300),
+            (2000, 3005, 3400),
+            (2000, 1500, 3400),
+        ] {
+            let (before, new) = (&text[from..edge], &text[edge..3800]);
+            let head = &text[live..upto];
+            let join = join(before.as_bytes(), new.as_bytes(), head.as_bytes());
+            let told = told(before, new, &text[live..], join);
+            assert_eq!(told.as_deref(), Some(&text[from..]), "live from {live}");
+        }
+    }
+
+    #[test]
+    fn few_bytes_may_be_chance() {
+        let by_chance = (&b"a 1 b\n"[..], &b"a 2 b\n"[..], &b" b\na 9"[..]);
+        assert_eq!(join(by_chance.0, by_chance.1, by_chance.2), None);
+        assert_eq!(join_at_a_guess(by_chance.0, by_chance.1, by_chance.2), None);
+        let line = b"a line of some length, and more\n";
+        let found = join_at_a_guess(b"1\n", line, line);
+        assert_eq!(found, Some(Join { of_log: 0, skip: 0 }));
     }
 }

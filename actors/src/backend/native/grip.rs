@@ -91,7 +91,8 @@ impl Grip {
             let leftover = if note.tree_empty {
                 Vec::new()
             } else {
-                grip.clear(empty).await
+                // Rare and large: not a part of what waits for each end.
+                Box::pin(grip.clear(empty)).await
             };
             let leftover = grip.check_ports(leftover);
             grip.publish(note.ending, leftover);

@@ -423,7 +423,7 @@ fn spec(
     name: &str,
 ) -> Result<SpawnSpec, StartFault> {
     let text = |e: crate::keeper::SpecFault| fault(StartStage::Create, None, e.to_string());
-    let mut spec = SpawnSpec::new(&launch.argv, &launch.env)
+    let mut spec = SpawnSpec::new(&launch.argv, launch.env.as_ref())
         .and_then(|s| s.in_dir(&launch.workdir))
         .and_then(|s| s.marked(&format!("{}:{name}", shared.options.instance)))
         .map_err(text)?;

@@ -52,6 +52,18 @@ fn a_start_says_its_phase_its_evidence_and_its_clocks() {
 }
 
 #[test]
+fn a_start_that_was_seen_before_says_how_long_it_usually_takes() {
+    let mut known = status("running", 1 << 30, 10);
+    let footprint = json!({ "version": "1", "runs": 3, "memory": null, "gpu_memory": null, "cpu_milli": null,
+        "ready_ms": { "usual": 41_000, "least": 40_000, "most": 52_000 } });
+    known.footprint = serde_json::from_value(footprint).expect("a footprint");
+    let mut tracked = Tracked::default();
+    tracked.take(known, seen(), 0);
+    let words = tracked.words(1000).expect("words");
+    assert!(words.ends_with("; usually 41s"), "{words}");
+}
+
+#[test]
 fn an_image_on_its_way_and_a_stop_are_told() {
     let mut tracked = Tracked::default();
     tracked.take(status("starting", 0, 0), seen(), 0);

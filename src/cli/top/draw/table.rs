@@ -184,7 +184,8 @@ fn one(
             _ => Style::default(),
         };
         if chosen {
-            style = style.add_modifier(Modifier::REVERSED);
+            // Reversed colours would be blocks of colour in the bar.
+            style = Style::default().add_modifier(Modifier::REVERSED);
         }
         put_at(buf, area, x, 0, &cell(&text, *wide, what.right()), style);
         x += wide + 1;
@@ -211,7 +212,7 @@ fn words(what: What, row: &Row, trend: &Trend, wide: usize, now: i64, theme: &Th
     let memory = &row.resources.memory;
     match what {
         What::Name => row.name.clone(),
-        What::State => row.state.clone(),
+        What::State => row.condition().to_owned(),
         What::Health => health_word(row.health.state).to_owned(),
         What::Run => row.run.to_string(),
         What::Restarts => match next(row, now) {

@@ -5,19 +5,23 @@
 //! Never: a shell.
 
 mod ask;
+mod attached;
 mod follow;
 mod program;
 mod told;
 
+use super::docker::BY_HOOK;
 use super::engine::{
     Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, ImageFacts, Listed,
     Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
-use super::feed::{Feed, Stream};
+use super::feed::Feed;
+use super::podman::BY_CDI;
 use super::streams::KEPT;
 use super::{command, pause};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use attached::{Last, hand_on};
 use follow::Follower;
 use lair_supervision::ExitStatus;
 use program::{Flavour, Program, keep};
@@ -37,8 +41,6 @@ const LOOK: Duration = Duration::from_millis(40);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// Bytes of standard error that are held back until it is known whether they are the command's or the container's.
 const HELD: usize = 64 << 10;
-/// How long an attached command may take to hand on what is left, once the container has ended.
-const LAST_BYTES: Duration = Duration::from_secs(10);
 
 /// An engine by its command.
 #[derive(Clone)]
@@ -62,8 +64,15 @@ impl Cli {
     /// Uses the first of these programs that finds its engine; a program's name says which it is.
     #[must_use]
     pub fn of(programs: &[PathBuf]) -> Self {
+        Cli::within(programs, "/".into())
+    }
+
+    /// The same, started in this folder, which is made if it is not there.
+    #[must_use]
+    pub fn within(programs: &[PathBuf], folder: PathBuf) -> Self {
+        let program = |path: &PathBuf| Program::new(path, folder.clone());
         Cli(Arc::new(Inner {
-            programs: programs.iter().map(|path| Program::new(path)).collect(),
+            programs: programs.iter().map(program).collect(),
             chosen: OnceCell::new(),
             feeds: Mutex::default(),
         }))
@@ -75,10 +84,14 @@ impl Cli {
             let mut why = EngineFault::new(EngineFaultKind::Unreachable, none);
             for program in &self.0.programs {
                 match info_of(program).await {
-                    Ok(_) => {
+                    Ok((flavour, _)) => {
+                        let program = Program {
+                            flavour,
+                            ..program.clone()
+                        };
                         return Ok(One {
                             follower: Follower::new(program.clone()),
-                            program: program.clone(),
+                            program,
                         });
                     }
                     Err(fault) => why = fault,
@@ -124,17 +137,22 @@ fn is_over(fault: &EngineFault) -> bool {
         || says("not paused")
 }
 
-async fn info_of(program: &Program) -> Result<EngineInfo, EngineFault> {
+/// What it is, whatever its name says: `docker` may be a name of Podman's, which would leave a request for GPUs out.
+async fn info_of(program: &Program) -> Result<(Flavour, EngineInfo), EngineFault> {
     // Docker's fails where the daemon is away, and prints what it knows all the same.
     let done = program
         .run(&["info", "--format", "{{json .}}"], None)
         .await?;
-    match done.status.success() || !done.out.trim_ascii().is_empty() {
-        true => told::info(&done.out),
-        false => done
-            .good(EngineFaultKind::Refused)
-            .and_then(|out| told::info(&out)),
-    }
+    let out = match done.status.success() || !done.out.trim_ascii().is_empty() {
+        true => done.out,
+        false => done.good(EngineFaultKind::Refused)?,
+    };
+    let info = told::info(&out)?;
+    let flavour = match told::is_podman(&out) {
+        true => Flavour::Podman,
+        false => program.flavour,
+    };
+    Ok((flavour, info))
 }
 
 impl Engine for Cli {
@@ -144,7 +162,7 @@ impl Engine for Cli {
 
     fn info(&self) -> Answer<EngineInfo> {
         let me = self.clone();
-        Box::pin(async move { info_of(me.program().await?).await })
+        Box::pin(async move { info_of(me.program().await?).await.map(|(_, info)| info) })
     }
 
     fn ping(&self) -> Answer<()> {
@@ -228,12 +246,23 @@ impl Engine for Cli {
                 .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
             let (feed, streams) = Feed::new()?;
             let follower = one.follower.clone();
+            let last = match one.program.flavour {
+                Flavour::Podman => Last::ALineEndOfItsOwn,
+                Flavour::Docker | Flavour::Other => Last::Nothing,
+            };
             tokio::spawn(async move {
-                hand_on(child, feed, Vec::new()).await;
+                hand_on(child, feed, Vec::new(), last).await;
                 follower.wake(&id);
             });
             Ok(streams)
         })
+    }
+
+    fn how_to_have_gpus(&self) -> &'static str {
+        match self.0.chosen.get().map(|one| one.program.flavour) {
+            Some(Flavour::Docker) => BY_HOOK,
+            Some(Flavour::Podman | Flavour::Other) | None => BY_CDI,
+        }
     }
 
     fn start(&self, id: &str) -> Answer<()> {
@@ -372,7 +401,7 @@ impl Engine for Cli {
                 .await?
                 .spawn(args.chain([id.as_str()]), out, err, false)?;
             let (feed, streams) = Feed::new()?;
-            tokio::spawn(hand_on(child, feed, Vec::new()));
+            tokio::spawn(hand_on(child, feed, Vec::new(), Last::Nothing));
             Ok(streams)
         })
     }
@@ -402,7 +431,7 @@ impl Cli {
         }
         let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
         tokio::spawn(async move {
-            hand_on(child, feed, held).await;
+            hand_on(child, feed, held, Last::Nothing).await;
             follower.wake(&id);
         });
         Ok(())
@@ -497,29 +526,6 @@ impl Cli {
 
 fn is_id(word: &str) -> bool {
     word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// Hands a command's output on until both streams have ended, `held` first.
-async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>) {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (mut to_out, mut to_err) = feed.split();
-    let errors = async {
-        to_err.write(Stream::Err, &held).await;
-        copy(err, &mut to_err, Stream::Err).await;
-    };
-    tokio::join!(copy(out, &mut to_out, Stream::Out), errors);
-    let _ = tokio::time::timeout(LAST_BYTES, child.wait()).await;
-}
-
-async fn copy<R: AsyncRead + Unpin>(source: Option<R>, feed: &mut Feed, stream: Stream) {
-    let Some(mut source) = source else { return };
-    let mut buffer = vec![0; KEPT];
-    while let Ok(n) = source.read(&mut buffer).await {
-        if n == 0 {
-            return;
-        }
-        feed.write(stream, &buffer[..n]).await;
-    }
 }
 
 /// Tells each line and keeps the last ones.

@@ -4,6 +4,7 @@
 //! words become a fault of the closed set. Never: a shell, never a secret among its arguments.
 
 use crate::backend::container::fault::{EngineFault, EngineFaultKind};
+use crate::backend::container::service::own_folder;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,8 @@ pub(super) enum Flavour {
 pub(super) struct Program {
     pub path: PathBuf,
     pub flavour: Flavour,
+    /// Where it is started.
+    pub folder: PathBuf,
 }
 
 /// What one run left.
@@ -38,7 +41,7 @@ pub(super) struct Done {
 }
 
 impl Program {
-    pub fn new(path: &Path) -> Self {
+    pub fn new(path: &Path, folder: PathBuf) -> Self {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
         let flavour = match name.as_deref() {
             Some(name) if name.starts_with("podman") => Flavour::Podman,
@@ -48,6 +51,7 @@ impl Program {
         Program {
             path: path.to_owned(),
             flavour,
+            folder,
         }
     }
 
@@ -69,8 +73,7 @@ impl Program {
             .stdin(if input { Stdio::piped() } else { Stdio::null() })
             .stdout(out)
             .stderr(err)
-            // Podman starts nothing from a folder that is gone, and lair's may be.
-            .current_dir("/")
+            .current_dir(own_folder(&self.folder))
             // The terminal's signals are lair's to hear.
             .process_group(0)
             .kill_on_drop(true);

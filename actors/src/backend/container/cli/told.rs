@@ -54,6 +54,11 @@ fn map(value: &Value, path: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Whether that is how Podman tells of itself.
+pub(super) fn is_podman(answer: &[u8]) -> bool {
+    json(answer).is_ok_and(|told| told.get("host").is_some())
+}
+
 pub(super) fn info(answer: &[u8]) -> Result<EngineInfo, EngineFault> {
     let told = json(answer)?;
     if let Some(errors) = words(&told, "/ServerErrors")

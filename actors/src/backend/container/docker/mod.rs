@@ -56,6 +56,9 @@ impl Docker {
     }
 }
 
+/// Docker hands GPUs in by NVIDIA's hook alone, which it looks for when it starts.
+pub(super) const BY_HOOK: &str = "install nvidia-container-toolkit, run `nvidia-ctk runtime configure --runtime=docker`, and start Docker again";
+
 /// A refusal without words that are known.
 fn refused(e: Error) -> EngineFault {
     told::fault(&e, EngineFaultKind::Refused)
@@ -121,6 +124,9 @@ impl Engine for Docker {
                 name: Some(spec.name.clone()),
                 ..Default::default()
             };
+            if !spec.devices.is_empty() {
+                me.must_obey_requests().await?;
+            }
             let body = ask::create(&spec);
             match me.api()?.create_container(Some(options), body).await {
                 Ok(made) if made.id.is_empty() => Err(EngineFault::new(
@@ -150,6 +156,10 @@ impl Engine for Docker {
 
     fn attach_again(&self, id: &str) -> Answer<Streams> {
         self.attach(id)
+    }
+
+    fn how_to_have_gpus(&self) -> &'static str {
+        BY_HOOK
     }
 
     fn start(&self, id: &str) -> Answer<()> {
@@ -287,6 +297,18 @@ impl Engine for Docker {
 }
 
 impl Docker {
+    /// Podman behind Docker's API takes a request for devices and leaves it out without a word.
+    async fn must_obey_requests(&self) -> Result<(), EngineFault> {
+        let told = self.api()?.version().await.map_err(refused)?;
+        let parts = told.components.unwrap_or_default();
+        if parts.iter().any(|part| part.name.contains("Podman")) {
+            let why = "behind this Docker socket is Podman, which would leave the GPU out without a word; \
+                       name its socket in CONTAINER_HOST, or say `engine: podman`";
+            return Err(EngineFault::new(EngineFaultKind::Unsupported, why));
+        }
+        Ok(())
+    }
+
     async fn remove_now(&self, id: &str) -> Result<Result<(), Error>, EngineFault> {
         let options = query::RemoveContainerOptions {
             force: true,

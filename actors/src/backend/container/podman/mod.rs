@@ -72,6 +72,9 @@ impl Podman {
     }
 }
 
+/// By index alone, as it names them by default, no GPU is found that was chosen by its UUID.
+pub(super) const BY_CDI: &str = "`nvidia-ctk cdi generate --device-name-strategy=uuid --output=/etc/cdi/nvidia.yaml` tells Podman of its GPUs";
+
 #[derive(Clone, Copy)]
 enum Gone {
     IsFine,
@@ -162,6 +165,10 @@ impl Engine for Podman {
 
     fn shows_process_early(&self) -> bool {
         true
+    }
+
+    fn how_to_have_gpus(&self) -> &'static str {
+        BY_CDI
     }
 
     fn start(&self, id: &str) -> Answer<()> {

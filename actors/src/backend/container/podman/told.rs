@@ -1,24 +1,26 @@
 //! What libpod tells, as lair's own values. A field of a wrong type is a fault; one that is missing is unknown.
+//!
+//! The parts that lair takes whole are `podman-api`'s models. Around them, and for a container, stand structs of its own that know
+//! what is used and no more: a field that nobody needs must not break a module.
 
+use crate::backend::ImageCheck;
 use crate::backend::container::engine::{
     Applied, ContainerFacts, ContainerState, EngineHealth, EngineInfo, ImageFacts, Listed,
     Progress, Publish, Stats, image_check,
 };
 use crate::backend::container::fault::{EngineFault, EngineFaultKind, one_line};
 use crate::backend::container::http::Reply;
+use podman_api::models::{
+    ContainerStats, IdResponse, ImageConfig, LibpodImagesPullReport, PortMap, Schema2HealthConfig,
+    SecurityInfo, Version,
+};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-#[derive(Deserialize)]
-struct Made {
-    #[serde(rename = "Id")]
-    id: String,
-}
 
 /// The id of what was made.
 pub(super) fn created(reply: &Reply) -> Result<String, EngineFault> {
-    let made: Made = reply.json()?;
+    let made: IdResponse = reply.json()?;
     if made.id.is_empty() {
         let what = "it made something without an id";
         return Err(EngineFault::new(EngineFaultKind::Nonsense, what));
@@ -40,26 +42,18 @@ struct Host {
     #[serde(default)]
     cgroup_manager: String,
     #[serde(default)]
-    security: Security,
-}
-
-#[derive(Default, Deserialize)]
-struct Security {
-    #[serde(default)]
-    rootless: bool,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    #[serde(rename = "Version")]
-    version: String,
+    security: Option<SecurityInfo>,
 }
 
 pub(super) fn info(reply: &Reply) -> Result<EngineInfo, EngineFault> {
     let Info { host, version } = reply.json()?;
+    let Some(version) = version.version else {
+        let what = "it does not say which version it is";
+        return Err(EngineFault::new(EngineFaultKind::Nonsense, what));
+    };
     Ok(EngineInfo {
-        version: version.version,
-        rootless: host.security.rootless,
+        version,
+        rootless: host.security.and_then(|s| s.rootless).unwrap_or(false),
         cgroup_version: host.cgroup_version.trim_start_matches('v').parse().ok(),
         cdi: true,
         init: true,
@@ -78,45 +72,32 @@ struct Image {
     #[serde(default)]
     config: Option<ImageConfig>,
     #[serde(default)]
-    healthcheck: Option<Check>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ImageConfig {
-    #[serde(default)]
-    stop_signal: Option<String>,
-    #[serde(default)]
-    exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Check {
-    test: Vec<String>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    retries: u32,
+    healthcheck: Option<Schema2HealthConfig>,
 }
 
 pub(super) fn image(reply: &Reply) -> Result<ImageFacts, EngineFault> {
     let image: Image = reply.json()?;
-    let config = image.config.unwrap_or_default();
-    let ports = config.exposed_ports.unwrap_or_default();
+    let config = image.config;
+    let stop_signal = config.as_ref().and_then(|c| c.stop_signal.clone());
+    let ports = config.and_then(|c| c.exposed_ports).unwrap_or_default();
     Ok(ImageFacts {
         id: image.id,
         digest: Some(image.digest).filter(|d| !d.is_empty()),
         user: image.user,
-        healthcheck: image
-            .healthcheck
-            .and_then(|c| image_check(&c.test, [c.interval, c.timeout, c.start_period], c.retries)),
-        stop_signal: config.stop_signal.filter(|s| !s.is_empty()),
+        healthcheck: image.healthcheck.and_then(check),
+        stop_signal: stop_signal.filter(|s| !s.is_empty()),
         exposed: ports
             .keys()
             .filter_map(|port| port.strip_suffix("/tcp").unwrap_or(port).parse().ok())
             .collect(),
     })
+}
+
+fn check(told: Schema2HealthConfig) -> Option<ImageCheck> {
+    let nanos = |time: Option<i64>| u64::try_from(time.unwrap_or(0)).unwrap_or(0);
+    let times = [told.interval, told.timeout, told.start_period].map(nanos);
+    let retries = u32::try_from(told.retries.unwrap_or(0)).unwrap_or(0);
+    image_check(&told.test?, times, retries)
 }
 
 #[derive(Deserialize)]
@@ -172,7 +153,7 @@ struct HostConfig {
     #[serde(default)]
     network_mode: String,
     #[serde(default)]
-    port_bindings: Option<HashMap<String, Option<Vec<Binding>>>>,
+    port_bindings: Option<PortMap>,
     #[serde(default)]
     restart_policy: Option<Restart>,
     #[serde(default)]
@@ -189,15 +170,6 @@ struct HostConfig {
     cpu_quota: i64,
     #[serde(default)]
     pids_limit: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Binding {
-    #[serde(default)]
-    host_ip: String,
-    #[serde(default)]
-    host_port: String,
 }
 
 #[derive(Deserialize)]
@@ -265,13 +237,14 @@ fn applied(host: HostConfig, user: String, caps: Option<Vec<String>>, cgroup: St
     }
 }
 
-fn ports(bindings: HashMap<String, Option<Vec<Binding>>>) -> Vec<Publish> {
+fn ports(bindings: PortMap) -> Vec<Publish> {
     let mut ports = Vec::new();
     for (inside, bound) in bindings {
         let port = inside.split('/').next().and_then(|p| p.parse().ok());
         for binding in bound.unwrap_or_default() {
-            if let (Some(port), Ok(host_port)) = (port, binding.host_port.parse()) {
-                let host_ip = binding.host_ip;
+            let host_port = binding.host_port.and_then(|p| p.parse().ok());
+            if let (Some(port), Some(host_port)) = (port, host_port) {
+                let host_ip = binding.host_ip.unwrap_or_default();
                 ports.push(Publish {
                     host_ip,
                     host_port,
@@ -333,32 +306,18 @@ struct AllStats {
     #[serde(default)]
     error: Option<serde_json::Value>,
     #[serde(default)]
-    stats: Option<Vec<OneStats>>,
-}
-
-#[derive(Deserialize)]
-struct OneStats {
-    #[serde(default, rename = "CPUNano")]
-    cpu: u64,
-    #[serde(default, rename = "MemUsage")]
-    memory: u64,
-    #[serde(default, rename = "PIDs")]
-    pids: u64,
-    #[serde(default, rename = "BlockInput")]
-    read: u64,
-    #[serde(default, rename = "BlockOutput")]
-    written: u64,
+    stats: Option<Vec<ContainerStats>>,
 }
 
 pub(super) fn stats(reply: &Reply) -> Result<Stats, EngineFault> {
     let all: AllStats = reply.json()?;
     match all.stats.and_then(|s| s.into_iter().next()) {
         Some(one) => Ok(Stats {
-            cpu: Duration::from_nanos(one.cpu),
-            memory: one.memory,
-            pids: one.pids,
-            read: one.read,
-            written: one.written,
+            cpu: Duration::from_nanos(one.cpu_nano.unwrap_or(0)),
+            memory: one.mem_usage.unwrap_or(0),
+            pids: one.pi_ds.unwrap_or(0),
+            read: one.block_input.unwrap_or(0),
+            written: one.block_output.unwrap_or(0),
         }),
         None => {
             let why = all.error.map_or(String::new(), |e| e.to_string());
@@ -367,24 +326,17 @@ pub(super) fn stats(reply: &Reply) -> Result<Stats, EngineFault> {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Pulled {
-    stream: String,
-    error: String,
-}
-
 /// One line of a pull.
 pub(super) fn pulled(line: &[u8], progress: &Progress) -> Result<(), EngineFault> {
-    let said: Pulled = serde_json::from_slice(line).map_err(|e| {
+    let said: LibpodImagesPullReport = serde_json::from_slice(line).map_err(|e| {
         let what = format!("its progress can't be read: {e}");
         EngineFault::new(EngineFaultKind::Nonsense, &what)
     })?;
-    if !said.error.is_empty() {
-        return Err(EngineFault::new(EngineFaultKind::PullFailed, &said.error));
+    if let Some(error) = said.error.filter(|e| !e.is_empty()) {
+        return Err(EngineFault::new(EngineFaultKind::PullFailed, &error));
     }
-    if !said.stream.trim().is_empty() {
-        progress(&one_line(&said.stream));
+    if let Some(stream) = said.stream.filter(|s| !s.trim().is_empty()) {
+        progress(&one_line(&stream));
     }
     Ok(())
 }
