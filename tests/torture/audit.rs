@@ -14,6 +14,9 @@ const STREAMS: [&str; 2] = ["stdout", "stderr"];
 /// How late a module may notice that nobody reads it any more.
 const SLACK_MS: u64 = 2_000;
 
+/// How long a killed engine may take to be back.
+const DEAD_MS: u64 = 10_000;
+
 /// What a module has noted of one of its lives (`talker.c`).
 #[derive(Clone, Debug)]
 pub struct Proof {
@@ -153,6 +156,10 @@ pub struct Books {
     pub said_gaps: u64,
     pub ends_told: u64,
     pub ends_unknown: u64,
+    /// Of these: lair had taken the end from its keeper and was killed before it had written it down.
+    pub ends_unwritten: u64,
+    /// Code 0 by the word of a dockerd that was killed around the end.
+    pub ends_wrong_by_docker: u64,
     /// Lives whose end no event, status or dossier tells.
     pub ends_untold: u64,
     pub segments: u64,
@@ -313,6 +320,18 @@ impl Auditor<'_> {
         !name.starts_with('n') && self.kills.lair.iter().any(away)
     }
 
+    fn lair_died_around_the_end(&self, proof: &Proof) -> bool {
+        let near = |(from, to): &(u64, u64)| {
+            proof.last + SLACK_MS >= *from && proof.last <= *to + SLACK_MS
+        };
+        self.kills.lair.iter().any(near)
+    }
+
+    fn docker_died_around_the_end(&self, name: &str, proof: &Proof) -> bool {
+        let near = |at: &u64| proof.last.abs_diff(*at) <= DEAD_MS;
+        name.starts_with("docker") && self.kills.docker.iter().any(near)
+    }
+
     fn hear_dossiers(&mut self, name: &str, logs: &Path) {
         for entry in fs::read_dir(logs).into_iter().flatten().flatten() {
             let file = entry.file_name().into_string().unwrap_or_default();
@@ -337,10 +356,7 @@ impl Auditor<'_> {
         let told = self.told.get(&(name.to_owned(), run)).cloned();
         let Some(told) = told else {
             self.books.ends_untold += 1;
-            let near = |(from, to): &(u64, u64)| {
-                proof.last + SLACK_MS >= *from && proof.last <= *to + SLACK_MS
-            };
-            if !self.kills.lair.iter().any(near) {
+            if !self.lair_died_around_the_end(proof) {
                 self.wrong(name, format!("nobody told how run {run} ended: {proof:?}"));
             }
             return;
@@ -359,7 +375,9 @@ impl Auditor<'_> {
                 n @ 1000..2000 => code == Some(n - 1000),
                 n => signal == Some(n - 2000) || shell(n - 2000),
             };
-            if !is_so {
+            if !is_so && code == Some(0) && self.docker_died_around_the_end(name, proof) {
+                self.books.ends_wrong_by_docker += 1;
+            } else if !is_so {
                 self.wrong(
                     name,
                     format!("run {run} is said to have ended with {exit}: {proof:?}"),
@@ -378,7 +396,9 @@ impl Auditor<'_> {
                     .chain(&self.kills.docker)
                     .any(lived),
             };
-            if !excused {
+            if !excused && self.lair_died_around_the_end(proof) {
+                self.books.ends_unwritten += 1;
+            } else if !excused {
                 self.wrong(name, format!("nobody knows how run {run} ended: {proof:?}"));
             }
         } else {
