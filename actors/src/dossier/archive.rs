@@ -20,8 +20,10 @@ use std::time::Duration;
 
 /// Runs that wait for their dossier.
 const QUEUE: usize = 4096;
-/// How long a run's end is let alone before its dossier is written.
+/// So long without another run's end, and dossiers are written.
 const LET_PASS: Duration = Duration::from_millis(100);
+/// However many end, they are held up for no longer.
+const HELD_UP: Duration = Duration::from_secs(1);
 /// A longer file is no dossier of ours.
 const LONGEST: u64 = 4 << 20;
 
@@ -196,9 +198,9 @@ fn next(clock: &dyn Clock, todo: &Receiver<Task>, held: &mut VecDeque<Task>) -> 
         return Some(task);
     }
     held.push_back(todo.recv().ok()?);
-    let until = clock.now() + LET_PASS;
+    let until = clock.now() + HELD_UP;
     while !matches!(held.back(), Some(Task::Finish(_))) && held.len() < QUEUE {
-        match todo.recv_timeout(until.since(clock.now())) {
+        match todo.recv_timeout(until.since(clock.now()).min(LET_PASS)) {
             Ok(task) => held.push_back(task),
             Err(_) => break,
         }
