@@ -99,7 +99,7 @@ async fn foreground(global: &Global, args: &Up, files: &[PathBuf]) -> Result<Cod
         Err(e) => Err(e),
     };
     // Everything is stopped whether or not somebody reads what it says, and what it says last is shown as well.
-    let progress = tell(&handle, &every(&handle), "stopped", args.quiet);
+    let progress = tell(&handle, &handle.names(), "stopped", args.quiet);
     let drained = screen.during(host.end(args.drain)).await;
     drop(progress);
     screen.finish(&mut Asks::listen()?).await;
@@ -200,10 +200,6 @@ fn tell(handle: &RuntimeHandle, names: &[String], word: &str, quiet: bool) -> Op
         return None;
     }
     Progress::begin(source, names, word, How::Plain)
-}
-
-fn every(handle: &RuntimeHandle) -> Vec<String> {
-    handle.list().1.into_iter().map(|m| m.name).collect()
 }
 
 fn follow(handle: &RuntimeHandle, names: &[String], style: Style, tails: &mut Tails) {

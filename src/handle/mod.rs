@@ -264,6 +264,13 @@ impl RuntimeHandle {
         Ok(self.render(&*self.view(name)?))
     }
 
+    /// The names of all modules, without a look at what they use.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let views = self.inner.board.all();
+        views.iter().map(|v| v.plan.spec.id.to_string()).collect()
+    }
+
     /// All modules in name order, and the newest event number they reflect at least.
     #[must_use]
     pub fn list(&self) -> (Seq, Vec<ModuleStatus>) {
