@@ -43,9 +43,7 @@ impl Phoenix {
     }
 
     fn kill(&mut self) {
-        let mut daemon = self.lair.daemon.take().expect("a daemon");
-        daemon.kill().expect("killed");
-        daemon.wait().expect("gone");
+        self.lair.kill();
     }
 
     fn start(&self, name: &str) {

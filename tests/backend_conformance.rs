@@ -523,12 +523,10 @@ async fn a_code_is_kept_as_it_was<H: Harness>() {
     for code in [0, 1, 2, 125, 126, 127, 128, 137, 255] {
         let name = format!("m{code}");
         h.start(&name, &then(Then::Exits(code))).await;
-        let exit = h
-            .lair()
-            .wait(&name, WaitFor::Exited)
-            .await
-            .exit
-            .expect("an exit");
+        let status = h.lair().wait(&name, WaitFor::Exited).await;
+        let Some(exit) = status.exit.clone() else {
+            panic!("no exit: {status:#?}");
+        };
         assert_eq!(
             (exit.code, exit.signal, exit.by_us),
             (Some(code), None, None)
@@ -543,12 +541,10 @@ async fn a_signal_is_no_code<H: Harness>() {
         let name = format!("m{number}");
         h.start(&name, &then(Then::Dies(number))).await;
         h.strike(&name, number).await;
-        let exit = h
-            .lair()
-            .wait(&name, WaitFor::Exited)
-            .await
-            .exit
-            .expect("an exit");
+        let status = h.lair().wait(&name, WaitFor::Exited).await;
+        let Some(exit) = status.exit.clone() else {
+            panic!("no exit: {status:#?}");
+        };
         assert_eq!(
             (exit.code, exit.signal, exit.by_us),
             (None, Some(number), None)

@@ -145,9 +145,7 @@ fn the_next_lair_knows_what_was_frozen_and_can_thaw_it() {
     assert_eq!(before["frozen"], true);
     let (_, table) = lair.ask(&["ps"]);
     assert!(table.contains("frozen"), "{table}");
-    let mut daemon = lair.daemon.take().expect("a daemon");
-    daemon.kill().expect("killed");
-    daemon.wait().expect("gone");
+    lair.kill();
     lair = lair.serve(&[]);
     let after = lair.status("m");
     assert_eq!(

@@ -516,9 +516,7 @@ fn a_module_that_ran_out_of_memory_while_lair_was_away_is_ended_whole_by_the_nex
     let pid = lair.status("m")["pid"].as_i64();
     let pid = pid.and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
     let (memory, v2) = group(pid, "memory");
-    let mut daemon = lair.daemon.take().expect("a daemon");
-    daemon.kill().expect("killed");
-    daemon.wait().expect("gone");
+    lair.kill();
     fs::write(&go, "").expect("a sign");
     face::until("the kernel has killed", SOON, || match v2 {
         true => !is_alive(pid),

@@ -219,9 +219,7 @@ fn the_next_lair_knows_what_was_parked_and_can_wake_it() {
     assert!(table.contains("parked"), "{table}");
     let (_, page) = lair.ask(&["status", "m"]);
     assert!(page.contains("Parked: since "), "{page}");
-    let mut daemon = lair.daemon.take().expect("a daemon");
-    daemon.kill().expect("killed");
-    daemon.wait().expect("gone");
+    lair.kill();
     lair = lair.serve(&[]);
     let after = lair.status("m");
     assert_eq!(

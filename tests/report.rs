@@ -153,7 +153,7 @@ fn the_terminal_and_programs_get_the_same_with_and_without_a_daemon() {
         "Log output  at most ",
         "Health",
         "Events",
-        "▇",
+        "█",
     ] {
         assert!(live.contains(word), "{word}: {live}");
     }

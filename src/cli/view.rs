@@ -6,7 +6,7 @@ use super::style::{Style, Tone, tone};
 use super::time::{age, bytes, now_ms, parse_rfc3339, span};
 use crate::bridge::logline::LogLine;
 use lair_actors::confinement::Confinement;
-use lair_actors::footprint::{Footprint, Spread};
+use lair_actors::footprint::{Footprint, Spread, runs_word};
 use lair_actors::status::{Exit, ModuleStatus};
 use lair_actors::view::HealthWord;
 use std::fmt::Write;
@@ -274,10 +274,7 @@ fn usually(footprint: &Footprint) -> Option<String> {
         of(footprint.ready_ms, span).map(|w| format!("ready after {w}")),
     ];
     let all: Vec<String> = all.into_iter().flatten().collect();
-    let runs = match footprint.runs {
-        1 => "1 run".to_owned(),
-        n => format!("{n} runs"),
-    };
+    let runs = runs_word(footprint.runs);
     (!all.is_empty()).then(|| format!("{}, {runs}", all.join(", ")))
 }
 

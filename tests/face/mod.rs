@@ -161,6 +161,13 @@ impl Lair {
             .expect("rss")
     }
 
+    /// KILL, and the daemon's end.
+    pub fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        daemon.kill().expect("killed");
+        daemon.wait().expect("gone");
+    }
+
     /// TERM, and the daemon's exit code.
     pub fn term(&mut self) -> Option<i32> {
         self.signal("TERM");

@@ -86,9 +86,7 @@ impl Phoenix {
     }
 
     pub fn kill(&mut self) {
-        let mut daemon = self.lair.daemon.take().expect("a daemon");
-        daemon.kill().expect("killed");
-        daemon.wait().expect("gone");
+        self.lair.kill();
     }
 
     pub fn up(&self, name: &str, script: &str, more: &str) -> Value {

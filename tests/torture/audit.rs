@@ -2,11 +2,12 @@
 
 use super::clients::Told;
 use super::world::Kills;
-use lair::actors::files::parse_record;
+use crate::support::segments;
+use lair::actors::files::{StreamName, parse_record};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Both streams, in the order of the proof.
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
@@ -68,38 +69,16 @@ struct Written {
     cut: bool,
 }
 
-/// All runs of a module. A kill can leave both forms of a segment, and half of a compressed one beside it.
+/// All runs of a module.
 fn written(dir: &Path) -> BTreeMap<u64, Written> {
-    let mut files: BTreeMap<(u64, u64, String), (PathBuf, bool)> = BTreeMap::new();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().expect("a name");
-        let parts: Vec<&str> = name.split('.').collect();
-        let (Ok(run), Ok(segment)) = (parts[0].parse(), parts[1].parse()) else {
-            continue;
-        };
-        let stream = STREAMS.iter().chain(&["lair"]).find(|s| **s == parts[2]);
-        let (whole, is_log) = match parts[2 + usize::from(stream.is_some())..] {
-            ["log"] => (false, true),
-            ["log", "zst"] => (true, true),
-            _ => (false, false),
-        };
-        let key = (run, segment, stream.copied().unwrap_or_default().to_owned());
-        if is_log && (whole || !files.contains_key(&key)) {
-            files.insert(key, (entry.path(), whole));
-        }
-    }
     let mut runs: BTreeMap<u64, Written> = BTreeMap::new();
-    for ((run, _, stream), (path, whole)) in files {
-        let bytes = fs::read(&path).expect("a segment");
-        let bytes = match whole {
-            true => zstd::decode_all(&bytes[..]).expect("a whole segment"),
-            false => bytes,
-        };
-        let written = runs.entry(run).or_default();
-        match STREAMS.iter().position(|s| *s == stream) {
-            Some(side) => written.streams[side].extend_from_slice(&bytes),
-            None if stream == "lair" => {}
-            None => written.take(&bytes, &path),
+    for (name, bytes) in segments::read(dir) {
+        let written = runs.entry(name.run).or_default();
+        let side = |of: StreamName| STREAMS.iter().position(|s| *s == of.as_str());
+        match (name.stream, name.stream.and_then(side)) {
+            (_, Some(side)) => written.streams[side].extend_from_slice(&bytes),
+            (Some(_), None) => {}
+            (None, None) => written.take(&bytes, &dir.join(name.to_string())),
         }
     }
     runs

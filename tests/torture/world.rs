@@ -252,9 +252,7 @@ impl World {
     }
 
     fn end_lair(&mut self) {
-        let mut daemon = self.lair.daemon.take().expect("a daemon");
-        daemon.kill().expect("killed");
-        daemon.wait().expect("gone");
+        self.lair.kill();
     }
 
     /// The keeper dies under a living lair.

@@ -214,14 +214,20 @@ fn seconds(ms: u64) -> String {
     }
 }
 
+/// `1 run`, `5 runs`.
+#[must_use]
+pub fn runs_word(n: u64) -> String {
+    match n {
+        1 => "1 run".to_owned(),
+        n => format!("{n} runs"),
+    }
+}
+
 /// `+1.9GiB, 40 s slower to ready than version 1.2.0 (5 runs)`; `None`: no change worth a word.
 #[must_use]
 pub fn change_words(before: &Footprint, now: &Figures, over: bool) -> Option<String> {
     let changes = changes(before, now, over);
-    let runs = match before.runs {
-        1 => "1 run".to_owned(),
-        n => format!("{n} runs"),
-    };
+    let runs = runs_word(before.runs);
     (!changes.is_empty()).then(|| {
         format!(
             "{} against what it was before ({runs} of version {})",
@@ -234,10 +240,7 @@ pub fn change_words(before: &Footprint, now: &Figures, over: bool) -> Option<Str
 /// What runs so far say of a limit of memory, in words: of `what` (`memory`), with this limit declared.
 #[must_use]
 pub fn hint(what: &str, spread: &Spread, runs: u64, limit: Option<u64>) -> String {
-    let n = match runs {
-        1 => "1 run".to_owned(),
-        n => format!("{n} runs"),
-    };
+    let n = runs_word(runs);
     let peaks = if spread.least == spread.most {
         size(spread.most)
     } else {

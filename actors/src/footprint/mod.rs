@@ -11,7 +11,7 @@ mod watch;
 
 pub use learn::{
     FORM, Figures, Footprint, Key, Learned, RUNS, Spread, VERSIONS, Version, change_words, changes,
-    hint,
+    hint, runs_word,
 };
 pub use series::{POINTS, Ring, Sample, Series, room};
 pub use store::Store;

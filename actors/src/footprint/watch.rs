@@ -178,9 +178,14 @@ fn look(args: &WatchArgs, which: Which, zero_ms: u64) {
             let wall = args.clock.wall_ms();
             let by_wall = view.started_ms.map_or(0, |at| wall.saturating_sub(at));
             let up_ms = lived(ms(age), ms(now.0), before, by_wall);
-            look_at(args, view, (up_ms, most), &mut gpus);
+            look_at(args, view, (now, up_ms), most, &mut gpus);
         }
     }
+}
+
+/// How long a run had been up `at` that time, if it has been up for `up_ms` `now`.
+fn up_then(up_ms: u64, now: Uptime, at: Uptime) -> u64 {
+    (up_ms + ms(at.since(now))).saturating_sub(ms(now.since(at)))
 }
 
 /// How long a run has been up, whatever became of the wall clock meanwhile. `age`: seen by this life, which is `now` old
@@ -196,7 +201,8 @@ fn lived(age: u64, now: u64, before: Option<u64>, by_wall: u64) -> u64 {
 fn look_at(
     args: &WatchArgs,
     view: &View,
-    (up_ms, most): (u64, usize),
+    (now, up_ms): (Uptime, u64),
+    most: usize,
     gpus: &mut Option<Arc<GpuFacts>>,
 ) {
     let Some(handle) = &view.handle else {
@@ -244,6 +250,7 @@ fn look_at(
         ready_ms: ready.map(ms),
         served: served || ready.is_some(),
     };
+    let up_ms = up_then(up_ms, now, sampled.at);
     args.footprints.take(view, sampled.at.0, up_ms, seen, most);
     args.footprints.compare(id, inc);
 }
@@ -279,6 +286,15 @@ mod test {
         assert_eq!(lived(900, 1000, Some(60_000), 61_000), 61_000);
         assert_eq!(lived(900, 1000, Some(60_000), 1_700_000_000_000), 61_000);
         assert_eq!(lived(900, 1000, Some(60_000), 0), 900);
+    }
+
+    #[test]
+    fn a_value_that_somebody_read_before_is_as_old_as_it_is() {
+        let look = at(10);
+        assert_eq!(up_then(5000, look, look), 5000);
+        assert_eq!(up_then(5000, look, Uptime(SEC * 9)), 4000);
+        assert_eq!(up_then(5000, look, Uptime(SEC * 11)), 6000);
+        assert_eq!(up_then(500, look, Uptime(SEC * 9)), 0);
     }
 
     #[test]
