@@ -194,7 +194,17 @@ impl RuntimeHandle {
                 }
             }
         }
-        let survivors = self.survivors().await;
+        let mut survivors = self.survivors().await;
+        // Lair was killed between the note of an end and the word to who ran it.
+        survivors.retain(|(backend, found)| {
+            let mark = marks.iter().find(|(id, _)| *id == found.id);
+            let over =
+                mark.is_some_and(|(_, mark)| mark.as_ref().is_some_and(|m| m.is_past(found.inc)));
+            if over {
+                backend.forget(&found.id, found.inc);
+            }
+            !over
+        });
         let is_there = |(id, mark): &(ChildId, Option<Mark>)| {
             let is_it =
                 |(_, found): &(_, Survivor)| found.id == *id && is_same(found, mark.as_ref());

@@ -305,6 +305,80 @@ fn a_restart_that_was_waited_for_is_made_and_no_other() {
     lair.end();
 }
 
+// R3 I2: killed between an end and the note of it
+#[test]
+fn an_end_that_lair_has_heard_of_and_not_noted_is_known_to_its_next_life() {
+    let mut lair = Phoenix::with("  faults: true\n");
+    lair.rise();
+    let go = lair.lair.dir.join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.01; done; exit 9", go.display());
+    let pid = pid_of(&lair.up("ends", &script, ""));
+    let stalled = json!({ "stall_actor": { "which": "root", "for_ms": 60_000 } });
+    let fault = json!({ "fault": stalled, "label": "deaf" });
+    lair.lair.connect().ok("fault.inject", fault);
+    fs::write(&go, "").expect("go");
+    until("it has ended", SOON, || !is_alive(pid));
+    // Enough for a lair that would let the keeper forget it too early; one that does not needs no time.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    lair.kill();
+    lair.rise();
+    let status = lair.until("ends", "its end is known", |s| s["state"] == "failed");
+    assert_eq!(
+        (&status["run"], &status["exit"]["code"]),
+        (&json!(1), &json!(9)),
+        "{status}"
+    );
+    lair.end();
+}
+
+// R3 I2: killed between the note of an end and the word to the keeper
+#[test]
+fn an_end_that_was_noted_is_not_told_again_and_restarts_nothing() {
+    let mut lair = Phoenix::new();
+    lair.rise();
+    let again = "  restart: { policy: always, backoff: { first: 100ms, cap: 100ms } }\n";
+    let script = "echo run; exec sleep 1000";
+    let pids = ["over", "waits"].map(|name| pid_of(&lair.up(name, script, again)));
+    lair.kill();
+    for pid in pids {
+        let pid = pid.to_string();
+        let killed = Command::new("kill").args(["-9", &pid]).status();
+        assert!(killed.expect("kill").success());
+    }
+    until("both have ended", SOON, || !pids.into_iter().any(is_alive));
+    let mut text = fs::read_to_string(lair.ledger()).expect("a ledger");
+    for (id, standing) in [("over", "down"), ("waits", "waiting")] {
+        let mark = json!({ "run": 1, "standing": standing });
+        text += &format!("{}\n", json!({ "mark": { "id": id, "mark": mark } }));
+    }
+    fs::write(lair.ledger(), text).expect("written");
+    lair.rise();
+    lair.until("waits", "its next run", |s| {
+        s["run"] == 2 && s["pid"].is_number()
+    });
+    let over = lair.lair.status("over");
+    assert_eq!(
+        (&over["run"], &over["pid"]),
+        (&json!(1), &Value::Null),
+        "{over}"
+    );
+    let (_, told) = lair.lair.ask(&["events", "-o", "json"]);
+    for word in ["module.exited", "module.adopted"] {
+        assert!(!told.contains(word), "{told}");
+    }
+    // The keeper has forgotten them, too: another life finds nothing of them.
+    lair.kill();
+    lair.rise();
+    let over = lair.lair.status("over");
+    assert_eq!(
+        (&over["run"], &over["pid"]),
+        (&json!(1), &Value::Null),
+        "{over}"
+    );
+    assert_eq!(lair.output("over", "stdout"), "run\n");
+    lair.end();
+}
+
 // R3: killed once more while it comes up
 #[test]
 fn while_lair_comes_up_its_ledger_never_says_less_than_the_one_before() {

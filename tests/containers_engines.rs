@@ -8,6 +8,7 @@ use lair::actors::backend::container::engine::{
     ContainerState, CreateSpec, Engine, Network, Publish,
 };
 use lair::actors::backend::container::fault::{EngineFault, EngineFaultKind};
+use lair::actors::backend::container::feed::Feed;
 use lair::actors::backend::container::podman::Podman;
 use lair::actors::backend::{CommandOutcome, Streams};
 use lair::supervision::ExitStatus;
@@ -62,7 +63,8 @@ impl On {
     /// Creates, attaches, starts.
     async fn up(&self, spec: CreateSpec) -> (String, Streams) {
         let id = self.create(spec).await;
-        let streams = self.engine.attach(&id).await.expect("attached");
+        let (feed, streams) = Feed::new().expect("pipes");
+        self.engine.attach(&id, feed).await.expect("attached");
         self.engine.start(&id).await.expect("started");
         (id, streams)
     }
@@ -353,7 +355,8 @@ async fn each_fault_has_its_kind(on: On) {
 impl On {
     /// Its start must fail.
     async fn fails(&self, id: &str) -> EngineFaultKind {
-        let attached = self.engine.attach(id).await;
+        let (feed, _streams) = Feed::new().expect("pipes");
+        let attached = self.engine.attach(id, feed).await;
         let done = match attached {
             Ok(_) => self.engine.start(id).await,
             Err(fault) => Err(fault),

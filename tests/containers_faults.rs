@@ -35,6 +35,36 @@ async fn an_engine_that_is_killed_costs_sight_and_no_module(kind: Kind) {
     end(lair, |args| engine.ask(args)).await;
 }
 
+/// G2 I4: what a module prints while its engine is dead, and after, is in its log when the engine is back: each line once.
+async fn an_engine_that_is_killed_costs_no_line(kind: Kind) {
+    const COUNTS: &str = "i=0; while [ ! -e /tmp/enough ]; do i=$((i+1)); echo out $i; echo err $i >&2; sleep 0.005; done; exec sleep 1000";
+    let home = Home::new("g2c");
+    let mut engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("g2c", kind, engine.socket()).await;
+    up(&lair, "m", &sh("m", COUNTS, "")).await;
+    for round in 1..=2 {
+        engine.kill();
+        eventually("sight is lost", || lair.count("m", "sight_lost") == round).await;
+        engine.start_again();
+        eventually("sight is regained", || {
+            lair.count("m", "sight_regained") == round
+        })
+        .await;
+        let before = lair.status("m").logs.bytes;
+        lair.until("m", "its output goes on", |s| s.logs.bytes > before + 2000)
+            .await;
+    }
+    lair.stop("m").await;
+    for (stream, word) in [("stdout", "out"), ("stderr", "err")] {
+        let text = lair.output("m", stream);
+        let text = String::from_utf8(text).expect("text");
+        for (at, line) in text.lines().enumerate() {
+            assert_eq!(line, format!("{word} {}", at + 1));
+        }
+    }
+    end(lair, |args| engine.ask(args)).await;
+}
+
 /// G2: what ends while its engine is dead has ended by the kernel's word, and its container is removed when the engine is back.
 async fn what_ends_while_its_engine_is_dead_is_told_and_removed(kind: Kind) {
     let home = Home::new("g2b");
@@ -103,6 +133,7 @@ macro_rules! on_both {
 
 on_both! {
     an_engine_that_is_killed_costs_sight_and_no_module
+    an_engine_that_is_killed_costs_no_line
     what_ends_while_its_engine_is_dead_is_told_and_removed
     an_engine_that_is_frozen_keeps_nobody_from_stopping
     an_engine_that_never_answers_fails_the_start_and_leaves_nothing

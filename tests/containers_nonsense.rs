@@ -5,6 +5,7 @@ mod support;
 use lair::actors::backend::container::docker::Docker;
 use lair::actors::backend::container::engine::{CreateSpec, Engine};
 use lair::actors::backend::container::fault::{EngineFault, EngineFaultKind};
+use lair::actors::backend::container::feed::Feed;
 use lair::actors::backend::container::podman::Podman;
 use lair::actors::backend::{CommandOutcome, Streams};
 use std::collections::BTreeMap;
@@ -179,12 +180,15 @@ async fn streams_of_nonsense_end_or_are_held_up() {
     let home = Home::new("frames");
     let fake = FakeEngine::start(home.path(), Nonsense::BadFrames);
     let engine = client("docker", &fake);
-    let streams = engine.attach("x").await.expect("streams");
+    let (feed, streams) = Feed::new().expect("pipes");
+    // Nobody goes on with it: it ends with the connection.
+    drop(engine.attach("x", feed).await.expect("a connection"));
     let read = tokio::time::timeout(SOON, ends(streams)).await;
     assert_eq!(read.expect("an end"), 0, "no byte of a frame that is none");
     fake.set(Nonsense::HugeFrames);
     let before = resident();
-    let streams = engine.attach("x").await.expect("streams");
+    let (feed, streams) = Feed::new().expect("pipes");
+    drop(engine.attach("x", feed).await.expect("a connection"));
     // Nobody reads: the other side is held up by the pipes' size, and does not fill memory instead.
     let mut seen = 0;
     let held_up = async {

@@ -194,6 +194,8 @@ pub enum ModuleReport {
     Exited {
         status: ExitStatus,
         evidence: ExitEvidence,
+        /// The grip on it, to be released once its end is noted; `None`: it has none any more.
+        handle: Option<Arc<dyn ChildHandle>>,
     },
     /// It can be observed again, or no more.
     Sight(bool),
@@ -202,8 +204,9 @@ pub enum ModuleReport {
 impl ModuleReport {
     /// The end of a child, with what of its output could not be kept.
     #[must_use]
-    pub fn exited(exit: ChildExit, log_dropped: u64) -> Self {
+    pub fn exited(exit: ChildExit, log_dropped: u64, handle: Option<Arc<dyn ChildHandle>>) -> Self {
         ModuleReport::Exited {
+            handle,
             status: exit.status,
             evidence: ExitEvidence {
                 oom: exit.oom,

@@ -248,10 +248,8 @@ impl ModuleState {
 
     fn finish(&mut self, dropped: u64) {
         let Some(exit) = self.exit.take() else { return };
-        if let Some(handle) = self.handle.take() {
-            handle.release();
-        }
-        self.report(ModuleReport::exited(exit, dropped));
+        let handle = self.handle.take();
+        self.report(ModuleReport::exited(exit, dropped, handle));
     }
 
     fn report(&self, report: ModuleReport) {

@@ -76,8 +76,7 @@ pub fn bury(
     tokio::spawn(async move {
         let exit = handle.exit().await;
         let log_dropped = drain(&pump, &id, inc).await;
-        handle.release();
-        let report = ModuleReport::exited(exit, log_dropped);
+        let report = ModuleReport::exited(exit, log_dropped, Some(handle));
         let _ = root.cast(RootMsg::Report { id, inc, report });
     });
 }

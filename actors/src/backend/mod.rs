@@ -242,6 +242,8 @@ pub trait Backend: Send + Sync + 'static {
     fn survivors(&self) -> BoxFuture<Vec<Survivor>> {
         Box::pin(async { Vec::new() })
     }
+    /// Lets go of a survivor whose end was noted in its life: there is nothing more to learn of it.
+    fn forget(&self, _id: &ChildId, _inc: u64) {}
     /// Takes over a survivor of this module and incarnation, with its output from where the earlier life stopped
     /// reading, and its exit if it has ended meanwhile. `None`: there is none (any more).
     /// `known`: what the files have of its stdout and stderr, for a backend that has to find the place by itself.

@@ -118,6 +118,13 @@ impl Mark {
         }
     }
 
+    /// The end of that run was noted.
+    #[must_use]
+    pub fn is_past(&self, run: u64) -> bool {
+        let over = matches!(self.standing, Standing::Down | Standing::Waiting);
+        run < self.run || (over && run == self.run)
+    }
+
     /// Says the same of the module, whenever that was.
     pub(crate) fn same(&self, other: &Mark) -> bool {
         (self.run, self.standing, self.ready, &self.identity)

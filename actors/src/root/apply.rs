@@ -1,7 +1,7 @@
 //! From events to decisions, and from decisions to casts.
 
 use super::RootState;
-use crate::backend::StartOrder;
+use crate::backend::{ChildHandle, StartOrder};
 use crate::dossier::Ended;
 use crate::messages::{HealthMsg, LogMsg, ModuleMsg, ModuleReport, RootMsg};
 use crate::module::{ModuleActor, ModuleArgs};
@@ -39,6 +39,25 @@ impl RootState {
     ) -> Option<Admission> {
         let todo = self.decide(id, inc, event, origin)?;
         self.follow_up(id, todo).await
+    }
+
+    /// Takes in what was reported of a run. One that has `ended` may be forgotten by whoever ran it once the ledger has
+    /// its end: before, a kill of lair would leave nobody who knows of it.
+    pub(super) async fn step_of(
+        &mut self,
+        id: &ChildId,
+        inc: u64,
+        event: ChildEvent,
+        origin: Option<Origin>,
+        ended: Option<Arc<dyn ChildHandle>>,
+    ) {
+        let todo = self.decide(id, Some(inc), event, origin);
+        if let Some(handle) = ended {
+            handle.release();
+        }
+        if let Some(todo) = todo {
+            self.follow_up(id, todo).await;
+        }
     }
 
     /// Feeds one event to many children: signals go out before anything else is done, so that the last child is not

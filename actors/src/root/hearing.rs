@@ -16,7 +16,7 @@ impl RootState {
         let Some(known) = self.children.get_mut(id) else {
             return;
         };
-        let mut orphan = false;
+        let (mut orphan, mut ended) = (false, None);
         let ends = !matches!(report, ModuleReport::Spawned(_));
         let before = (ends && known.child.inc == inc).then(|| Arc::new(known.view()));
         let event = match report {
@@ -34,7 +34,12 @@ impl RootState {
             }
             ModuleReport::Sight(true) => ChildEvent::SightRegained,
             ModuleReport::Sight(false) => ChildEvent::SightLost,
-            ModuleReport::Exited { status, evidence } => {
+            ModuleReport::Exited {
+                status,
+                evidence,
+                handle,
+            } => {
+                ended = handle;
                 known.owner_done(inc, &mut self.owners);
                 if known.child.inc == inc {
                     known.went_down(self.args.clock.wall_ms());
@@ -43,7 +48,8 @@ impl RootState {
             }
         };
         let came_up = matches!(event, ChildEvent::Spawned { .. });
-        self.hear(id, inc, event).await;
+        let origin = known.origin_of(inc, &event);
+        self.step_of(id, inc, event, origin, ended).await;
         self.keep_dossier(id, inc, before);
         if came_up {
             self.tell_shortfalls(id, inc);

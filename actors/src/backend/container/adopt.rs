@@ -9,6 +9,7 @@ use super::engine::{
     ContainerFacts, ContainerState, ImageFacts, LABEL_INSTANCE, LABEL_MODULE, LABEL_RUN, Listed,
 };
 use super::fault::EngineFault;
+use super::feed::Feed;
 use super::grip::{Grip, Life};
 use super::wanted::{differences, wanted};
 use super::{News, QUICK, Shared, pause, sweep, within};
@@ -242,7 +243,8 @@ async fn take(
         module: order.id.clone(),
         run: order.inc,
     };
-    let streams = away::output(whose, known.clone(), runs).await?;
+    let connected = away::connect(&whose, runs).await?;
+    let (feed, streams) = Feed::behind(known.clone())?;
     if runs {
         let differs = differences(&spec, &facts.applied);
         if !differs.is_empty() {
@@ -258,6 +260,9 @@ async fn take(
         life,
         facts.applied,
     );
+    grip.falls_behind();
+    let output = away::of_found(whose, feed, connected, Arc::downgrade(&grip));
+    grip.hands_on(tokio::spawn(output));
     Ok(Some(Started {
         identity: ChildIdentity::Container {
             engine_id: facts.id,
@@ -296,11 +301,23 @@ pub(super) fn disown(shared: &Arc<Shared>) -> Vec<String> {
     let mut names = Vec::new();
     for ((id, inc), listed) in unclaimed {
         names.push(format!("{id} run {inc} (container {})", listed.name));
-        shared.adopted().insert(listed.id.clone());
-        shared.ending().insert(listed.id.clone());
-        tokio::spawn(end(shared.clone(), listed));
+        let_end(shared, listed);
     }
     names
+}
+
+/// Removes one whose end is known; should it run all the same, it is stopped.
+pub(super) fn forget(shared: &Arc<Shared>, id: &ChildId, inc: u64) {
+    let over = shared.left.all().remove(&(id.clone(), inc));
+    if let Some(listed) = over {
+        let_end(shared, listed);
+    }
+}
+
+fn let_end(shared: &Arc<Shared>, listed: Listed) {
+    shared.adopted().insert(listed.id.clone());
+    shared.ending().insert(listed.id.clone());
+    tokio::spawn(end(shared.clone(), listed));
 }
 
 /// Asks, waits, removes.

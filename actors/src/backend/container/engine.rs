@@ -4,11 +4,13 @@
 //! question with one answer, and the backend above puts a deadline on it. Never: decides, retries, or remembers.
 
 use super::fault::EngineFault;
+use super::feed::Feed;
 use crate::backend::{BoxFuture, CommandOutcome, ImageCheck, Streams};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Says which module a container belongs to.
 pub const LABEL_MODULE: &str = "lair.module";
@@ -22,6 +24,9 @@ pub type Answer<T> = BoxFuture<Result<T, EngineFault>>;
 
 /// One line of progress (`Copying blob 3 of 7`), trimmed; called from any thread, must not block.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A connection that hands a container's output on: it gives the feed back when it has ended, for whatever reason.
+pub type HandingOn = oneshot::Receiver<Feed>;
 
 /// One container engine. Dropping a future gives the question up; what the engine then does is its own business, so
 /// the backend looks for it afterwards by name and label.
@@ -39,10 +44,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes a container and answers with its full id. Nothing runs yet.
     fn create(&self, spec: Arc<CreateSpec>) -> Answer<String>;
     /// Connects to the output of a created container, before its start, so that no byte is missed. The answer comes
-    /// when the engine has confirmed the connection; [`super::feed::Feed`] makes the pipes.
-    fn attach(&self, id: &str) -> Answer<Streams>;
+    /// when the engine has confirmed the connection.
+    fn attach(&self, id: &str, feed: Feed) -> Answer<HandingOn>;
     /// Connects to the output of one that runs, from now on.
-    fn attach_again(&self, id: &str) -> Answer<Streams>;
+    fn attach_again(&self, id: &str, feed: Feed) -> Answer<HandingOn>;
     /// Whether a container's first process is there, waiting, once it is attached to: then it can be watched from before
     /// its first instruction.
     fn shows_process_early(&self) -> bool {

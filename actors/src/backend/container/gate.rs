@@ -5,9 +5,11 @@
 //! Never: shuts by itself.
 
 use super::engine::{
-    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
+    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, HandingOn, ImageFacts, Listed,
+    Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
+use super::feed::Feed;
 use super::pause;
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
 use std::collections::BTreeMap;
@@ -82,11 +84,11 @@ impl Engine for Gated {
     fn create(&self, spec: Arc<CreateSpec>) -> Answer<String> {
         self.pass(self.engine.create(spec))
     }
-    fn attach(&self, id: &str) -> Answer<Streams> {
-        self.pass(self.engine.attach(id))
+    fn attach(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
+        self.pass(self.engine.attach(id, feed))
     }
-    fn attach_again(&self, id: &str) -> Answer<Streams> {
-        self.pass(self.engine.attach_again(id))
+    fn attach_again(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
+        self.pass(self.engine.attach_again(id, feed))
     }
     fn shows_process_early(&self) -> bool {
         self.engine.shows_process_early()

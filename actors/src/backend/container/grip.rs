@@ -19,11 +19,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// How long output that is read from the engine's log is waited for after a container's end.
+const HANDED_ON: Duration = Duration::from_secs(10);
 
 /// The kernel's hold on a container's first process.
 pub(super) struct Life {
@@ -78,6 +82,8 @@ pub(super) struct Grip {
     pub by_us: AtomicI32,
     released: AtomicBool,
     pub exit: watch::Sender<Option<ChildExit>>,
+    output: Mutex<Option<JoinHandle<()>>>,
+    behind: AtomicBool,
     _interest: Interest,
 }
 
@@ -108,6 +114,8 @@ impl Grip {
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            output: Mutex::new(None),
+            behind: AtomicBool::new(false),
             _interest: Interest::of(shared),
         });
         grip.follow(watch, ooms);
@@ -120,6 +128,12 @@ impl Grip {
         let (id, init) = (self.id.clone(), self.spec.init);
         tokio::spawn(async move {
             let end = end::await_end(&shared, &id, watch, ooms).await;
+            if let Some(output) = weak.upgrade().and_then(|grip| grip.late_output())
+                && shared.presence.is_here()
+                && tokio::time::timeout(HANDED_ON, output).await.is_err()
+            {
+                tracing::warn!(container = id, "it has ended, and its output has not");
+            }
             if let Some(grip) = weak.upgrade() {
                 let by_us = Some(grip.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
                 grip.exit.send_replace(Some(end.as_exit(by_us, init)));
@@ -127,8 +141,28 @@ impl Grip {
         });
     }
 
+    /// This hands its output on, until the end of that.
+    pub fn hands_on(&self, task: JoinHandle<()>) {
+        *self.output() = Some(task);
+    }
+
+    /// Some of its output has to be read again from the engine's log: its end is told only after that.
+    pub fn falls_behind(&self) {
+        self.behind.store(true, Ordering::Relaxed);
+    }
+
+    fn late_output(&self) -> Option<JoinHandle<()>> {
+        let behind = self.behind.load(Ordering::Relaxed);
+        behind.then(|| self.output().take())?
+    }
+
+    // Whole operations on an option.
+    fn output(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It has ended, by the kernel's word: an engine may take a while to notice, and nothing more is sent meanwhile.
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         let dead = self.init.as_ref().is_some_and(|(_, pidfd)| {
             let mut look = [PollFd::new(pidfd, PollFlags::IN)];
             matches!(poll(&mut look, Some(&Timespec::default())), Ok(1..))

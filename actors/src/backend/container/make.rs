@@ -4,12 +4,14 @@
 //! watched before it can end unseen where the engine allows; any failure removes what was made. Never: retries a step,
 //! but for a name that a leftover of ours had, and an init that the engine has not.
 
-use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts, Progress};
+use super::away::{self, Whose};
+use super::engine::{ContainerState, CreateSpec, ImageFacts, Progress};
 use super::fault::{EngineFault, EngineFaultKind};
+use super::feed::Feed;
 use super::grip::{Grip, Life};
 use super::wanted::{differences, wanted};
 use super::{News, QUICK, SLOW, Shared, pause, sweep, within};
-use crate::backend::{StartOrder, Started, Streams, secrets};
+use crate::backend::{StartOrder, Started, secrets};
 use lair_manifests::launch::{ContainerLaunch, Launch};
 use lair_supervision::{ChildIdentity, StartFault, StartStage};
 use std::fs::DirBuilder;
@@ -181,8 +183,9 @@ async fn run(
 ) -> Result<Started, StartFault> {
     let advised = |f| advised(shared, !spec.devices.is_empty(), f);
     let create = |f: EngineFault| advised(f).at(StartStage::Create);
-    let attach = shared.engine.attach(id);
-    let streams = within(SLOW, "attach to it", attach).await.map_err(create)?;
+    let (feed, streams) = Feed::new().map_err(create)?;
+    let attach = shared.engine.attach(id, feed);
+    let output = within(SLOW, "attach to it", attach).await.map_err(create)?;
     let early = match shared.engine.shows_process_early() {
         true => look(shared, id).await.map_err(create)?,
         false => None,
@@ -204,13 +207,25 @@ async fn run(
     if !differs.is_empty() {
         shared.tell(&order.id, order.inc, News::Differs(differs));
     }
-    Ok(started(
-        (shared, id),
-        spec,
-        image,
-        (life, facts.applied),
+    let pid = life.as_ref().map(Life::pid);
+    let grip = Grip::begin(shared, id, spec, image, life, facts.applied);
+    let whose = Whose {
+        shared: shared.clone(),
+        container: id.to_owned(),
+        module: order.id.clone(),
+        run: order.inc,
+    };
+    let output = away::of_new(whose, output, Arc::downgrade(&grip));
+    grip.hands_on(tokio::spawn(output));
+    Ok(Started {
+        identity: ChildIdentity::Container {
+            engine_id: id.to_owned(),
+            init_pid: pid,
+        },
         streams,
-    ))
+        ready: None,
+        handle: grip,
+    })
 }
 
 /// With the next step, where the engine knows no such GPU.
@@ -255,24 +270,4 @@ async fn settled(
         }
     };
     within(QUICK, "say that it runs", wait).await
-}
-
-fn started(
-    (shared, id): (&Arc<Shared>, &str),
-    spec: &Arc<CreateSpec>,
-    image: Arc<ImageFacts>,
-    (life, applied): (Option<Life>, Applied),
-    streams: Streams,
-) -> Started {
-    let pid = life.as_ref().map(Life::pid);
-    let grip = Grip::begin(shared, id, spec, image, life, applied);
-    Started {
-        identity: ChildIdentity::Container {
-            engine_id: id.to_owned(),
-            init_pid: pid,
-        },
-        streams,
-        ready: None,
-        handle: grip,
-    }
 }

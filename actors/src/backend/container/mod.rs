@@ -282,6 +282,10 @@ impl Backend for ContainerBackend {
         Box::pin(adopt::adopt(self.shared.clone(), order, known))
     }
 
+    fn forget(&self, id: &ChildId, inc: u64) {
+        adopt::forget(&self.shared, id, inc);
+    }
+
     fn disown(&self) -> Vec<String> {
         adopt::disown(&self.shared)
     }

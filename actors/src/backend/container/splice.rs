@@ -11,6 +11,8 @@ const SHORTER: [usize; 3] = [16 << 10, 1 << 10, 128];
 
 /// As many bytes that two accounts share are no chance.
 const SURE: usize = 256;
+/// Known lines that are looked for, from the last on, in a log that lacks some.
+const LINES: usize = 64;
 /// Fewer are hardly one, which is all there is where nothing better can be had.
 const LIKELY: usize = 24;
 
@@ -63,11 +65,27 @@ pub(super) fn cut(log: &[u8], known: &Recorded) -> Cut {
         let end = &tail[tail.len() - n..];
         memmem::rfind(log, end).map(|at| at + n)
     });
-    let gap = Cut {
+    if let Some(at) = found {
+        return here(at);
+    }
+    // An engine that was killed may never log what it had handed on already.
+    if let Some((at, ahead)) = without_its_end(log, tail) {
+        return Cut { ahead, ..here(at) };
+    }
+    Cut {
         gap: true,
         ..here(0)
-    };
-    found.map_or(gap, here)
+    }
+}
+
+/// Where the log goes on behind the last of the known lines that it has, and the known bytes behind that.
+fn without_its_end(log: &[u8], tail: &[u8]) -> Option<(usize, usize)> {
+    let ends = memchr::memrchr_iter(b'\n', tail).map(|at| at + 1);
+    ends.take(LINES).find_map(|end| {
+        let piece = &tail[end.saturating_sub(SURE)..end];
+        let found = (piece.len() >= LIKELY).then(|| memmem::rfind(log, piece))??;
+        Some((found + piece.len(), tail.len() - end))
+    })
 }
 
 /// A log that has lost its beginning: it begins at a line within the tail.
@@ -206,6 +224,21 @@ mod test {
     fn what_the_log_lacks_of_a_line_is_counted() {
         let cut = cut(b"a\nb\n", &known("a\nb\nhal", Some(7)));
         assert_eq!((cut.at, cut.ahead), (4, 3));
+    }
+
+    #[test]
+    fn what_an_engine_had_handed_on_and_never_logged_is_not_read_again() {
+        let text: String = (0..40).map(|n| format!("line {n} of many\n")).collect();
+        let lost = "line 40 of many\nline 41 of many\n";
+        let known = known(
+            &format!("{text}{lost}"),
+            Some((text.len() + lost.len()) as u64),
+        );
+        let log = format!("{text}line 42 of many\n");
+        let found = cut(log.as_bytes(), &known);
+        assert_eq!((&log[found.at..], found.gap), ("line 42 of many\n", false));
+        assert_eq!(found.ahead, lost.len());
+        assert_eq!(cut(text.as_bytes(), &known).at, text.len());
     }
 
     fn told(before: &str, new: &str, live: &str, join: Option<Join>) -> Option<String> {

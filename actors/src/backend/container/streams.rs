@@ -2,11 +2,13 @@
 //!
 //! Owns: nothing. Promises: memory is bounded whatever the engine sends. Never: waits for anything but bytes.
 
+use super::engine::HandingOn;
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::http::Coming;
 use crate::backend::Streams;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
 
 /// Output of a command that is kept; the rest is read and dropped.
 pub(super) const KEPT: usize = 64 << 10;
@@ -71,23 +73,23 @@ pub(super) async fn lines(
     }
 }
 
-/// The streams of a container, as its engine frames them on a connection; `connection` is what keeps that alive.
-///
-/// # Errors
-/// No pipes.
+/// Hands the output of a container on, as its engine frames it on a connection; `connection` is what keeps that alive.
 pub(super) fn of_connection<R: AsyncRead + Unpin + Send + 'static>(
     source: R,
     connection: impl Send + 'static,
     container: String,
-) -> Result<Streams, EngineFault> {
-    let (feed, streams) = Feed::new()?;
+    mut feed: Feed,
+) -> HandingOn {
+    let (tell, ended) = oneshot::channel();
     tokio::spawn(async move {
         let _connection = connection;
         if let Err(fault) = feed.frames(source).await {
             tracing::warn!(container, %fault, "its output broke off");
         }
+        // Who does not care any more lets the pipes go with it.
+        let _ = tell.send(feed);
     });
-    Ok(streams)
+    ended
 }
 
 /// The streams in a framed answer, handed on as it comes.
@@ -100,7 +102,7 @@ pub(super) fn of_answer(coming: Coming) -> Result<Streams, EngineFault> {
     Ok(streams)
 }
 
-async fn hand_on(mut coming: Coming, feed: Feed) {
+async fn hand_on(mut coming: Coming, mut feed: Feed) {
     let (mut reader, mut writer) = tokio::io::duplex(KEPT);
     let copy = async move {
         while let Ok(Some(data)) = coming.next().await {

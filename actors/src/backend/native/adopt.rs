@@ -69,6 +69,14 @@ impl Left {
         list.collect()
     }
 
+    /// Lets the keeper forget one whose end is known; should it live all the same, it is ended.
+    pub fn forget(&self, keeper: &KeeperClient, id: &ChildId, inc: u64) {
+        let over = lock(&self.children).remove(&(id.clone(), inc));
+        if let Some(child) = over {
+            tokio::spawn(end(keeper.clone(), child, Duration::ZERO));
+        }
+    }
+
     /// Ends everything that was not claimed; says what that was.
     pub fn disown(&self, keeper: &KeeperClient) -> Vec<String> {
         let unclaimed = std::mem::take(&mut *lock(&self.children));

@@ -27,7 +27,7 @@ pub use adopt::lives;
 use grip::Grip;
 use keepers::Keepers;
 use lair_manifests::launch::{Launch, Limits, NativeLaunch};
-use lair_supervision::{ChildIdentity, StartFault, StartStage};
+use lair_supervision::{ChildId, ChildIdentity, StartFault, StartStage};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -217,6 +217,12 @@ impl Backend for NativeBackend {
     fn adopt(&self, order: StartOrder, _known: [Recorded; 2]) -> BoxFuture<Option<Started>> {
         let shared = self.shared.clone();
         Box::pin(async move { adopt::adopt(&shared, &order) })
+    }
+
+    fn forget(&self, id: &ChildId, inc: u64) {
+        if let Some(keeper) = self.shared.keepers.current() {
+            self.shared.left.forget(&keeper, id, inc);
+        }
     }
 
     fn disown(&self) -> Vec<String> {

@@ -22,8 +22,8 @@ pub(super) enum Last {
     ALineEndOfItsOwn,
 }
 
-/// Hands a command's output on until both streams have ended, `held` first.
-pub(super) async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>, last: Last) {
+/// Hands a command's output on until both streams have ended, `held` first; gives the feed back.
+pub(super) async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>, last: Last) -> Feed {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (mut to_out, mut to_err) = feed.split();
     let errors = async {
@@ -44,6 +44,7 @@ pub(super) async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>, last: L
     if held && !matches!(ended, Ok(Ok(status)) if status.success()) {
         to_out.write(Stream::Out, b"\n").await;
     }
+    Feed::joined(to_out, to_err)
 }
 
 async fn copy<R: AsyncRead + Unpin>(source: Option<R>, feed: &mut Feed, stream: Stream) {

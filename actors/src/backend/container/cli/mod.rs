@@ -12,8 +12,8 @@ mod told;
 
 use super::docker::BY_HOOK;
 use super::engine::{
-    Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, ImageFacts, Listed,
-    Progress, Stats,
+    Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, HandingOn, ImageFacts,
+    Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::Feed;
@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, oneshot};
 
 /// Between two looks at a container that is being started.
 const LOOK: Duration = Duration::from_millis(40);
@@ -51,8 +51,11 @@ struct Inner {
     /// The first that answered: containers are where they were made.
     chosen: OnceCell<One>,
     /// Write ends of containers that are attached to and not started.
-    feeds: Mutex<HashMap<String, Feed>>,
+    feeds: Mutex<HashMap<String, Attached>>,
 }
+
+/// Where its output goes, and who is told of the end of that.
+type Attached = (Feed, oneshot::Sender<Feed>);
 
 /// The command that is used.
 struct One {
@@ -106,7 +109,7 @@ impl Cli {
         self.one().await.map(|one| &one.program)
     }
 
-    fn feeds(&self) -> std::sync::MutexGuard<'_, HashMap<String, Feed>> {
+    fn feeds(&self) -> std::sync::MutexGuard<'_, HashMap<String, Attached>> {
         self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -226,17 +229,17 @@ impl Engine for Cli {
         })
     }
 
-    /// A command attaches when it starts, so this only makes the pipes.
-    fn attach(&self, id: &str) -> Answer<Streams> {
+    /// A command attaches when it starts, so this only puts the feed by.
+    fn attach(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            let (feed, streams) = Feed::new()?;
-            me.feeds().insert(id, feed);
-            Ok(streams)
+            let (tell, ended) = oneshot::channel();
+            me.feeds().insert(id, (feed, tell));
+            Ok(ended)
         })
     }
 
-    fn attach_again(&self, id: &str) -> Answer<Streams> {
+    fn attach_again(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let args = ["attach", "--no-stdin", "--sig-proxy=false", &id];
@@ -244,17 +247,18 @@ impl Engine for Cli {
             let child = one
                 .program
                 .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
-            let (feed, streams) = Feed::new()?;
+            let (tell, ended) = oneshot::channel();
             let follower = one.follower.clone();
             let last = match one.program.flavour {
                 Flavour::Podman => Last::ALineEndOfItsOwn,
                 Flavour::Docker | Flavour::Other => Last::Nothing,
             };
             tokio::spawn(async move {
-                hand_on(child, feed, Vec::new(), last).await;
+                let feed = hand_on(child, feed, Vec::new(), last).await;
                 follower.wake(&id);
+                let _ = tell.send(feed);
             });
-            Ok(streams)
+            Ok(ended)
         })
     }
 
@@ -410,7 +414,7 @@ impl Engine for Cli {
 impl Cli {
     /// Starts it by a command that stays and hands its output on. What comes on standard error before the container is known
     /// to run is the container's only if it did run.
-    async fn start_attached(&self, id: &str, feed: Feed) -> Result<(), EngineFault> {
+    async fn start_attached(&self, id: &str, (feed, tell): Attached) -> Result<(), EngineFault> {
         let args = ["start", "--attach", id];
         let mut child = self
             .program()
@@ -431,8 +435,9 @@ impl Cli {
         }
         let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
         tokio::spawn(async move {
-            hand_on(child, feed, held, Last::Nothing).await;
+            let feed = hand_on(child, feed, held, Last::Nothing).await;
             follower.wake(&id);
+            let _ = tell.send(feed);
         });
         Ok(())
     }

@@ -9,9 +9,11 @@ mod told;
 mod transport;
 
 use super::engine::{
-    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
+    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, HandingOn, ImageFacts, Listed,
+    Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
+use super::feed::Feed;
 use super::http::{Wire, escape};
 use super::{command, pause, streams};
 use crate::backend::{BoxFuture, CommandOutcome, Streams};
@@ -142,7 +144,7 @@ impl Engine for Docker {
         })
     }
 
-    fn attach(&self, id: &str) -> Answer<Streams> {
+    fn attach(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let path = format!(
@@ -150,12 +152,12 @@ impl Engine for Docker {
                 escape(&id)
             );
             let (source, connection) = me.wire.hijack(&path, None).await?;
-            streams::of_connection(source, connection, id)
+            Ok(streams::of_connection(source, connection, id, feed))
         })
     }
 
-    fn attach_again(&self, id: &str) -> Answer<Streams> {
-        self.attach(id)
+    fn attach_again(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
+        self.attach(id, feed)
     }
 
     fn how_to_have_gpus(&self) -> &'static str {

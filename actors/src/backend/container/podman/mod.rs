@@ -8,9 +8,11 @@ mod ask;
 mod told;
 
 use super::engine::{
-    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, ImageFacts, Listed, Progress, Stats,
+    Answer, ContainerFacts, CreateSpec, Engine, EngineInfo, HandingOn, ImageFacts, Listed,
+    Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind};
+use super::feed::Feed;
 use super::http::{Reply, Wire, escape};
 use super::service::ServiceOrder;
 use super::{command, streams};
@@ -145,21 +147,21 @@ impl Engine for Podman {
     }
 
     /// Initialised first: only then is there something to connect to, and its process to be known before it runs.
-    fn attach(&self, id: &str) -> Answer<Streams> {
+    fn attach(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             me.act(&id, "init", Gone::IsAFault).await?;
-            me.attach_again(&id).await
+            me.attach_again(&id, feed).await
         })
     }
 
-    fn attach_again(&self, id: &str) -> Answer<Streams> {
+    fn attach_again(&self, id: &str, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
             let query = "/attach?stdout=true&stderr=true&stdin=false&stream=true&logs=false";
             let path = url(&container(&id, query));
             let (source, connection) = me.wire.hijack(&path, None).await?;
-            streams::of_connection(source, connection, id)
+            Ok(streams::of_connection(source, connection, id, feed))
         })
     }
 
