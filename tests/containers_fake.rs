@@ -6,7 +6,7 @@ use lair::WaitFor;
 use lair::actors::backend::container::find::EnginePlaces;
 use lair::supervision::NoticeKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::contained::{lair_at, places};
 use support::engines::Kind;
 use support::fake_engine::{FakeEngine, Nonsense, UPGRADE, json};
@@ -127,6 +127,58 @@ async fn a_runtime_on_podman_bears_any_nonsense_at_any_step() {
 #[tokio::test]
 async fn a_runtime_on_docker_bears_any_nonsense_at_any_step() {
     a_runtime_bears_any_nonsense_at_any_step(Kind::Docker).await;
+}
+
+/// G4: an engine that can't say how a container is, because that ends at this moment, is asked again: it is no failed start.
+#[tokio::test]
+async fn what_ends_while_its_engine_looks_at_it_has_ended_and_was_started() {
+    let home = Home::new("ends-at-a-look");
+    let fake = FakeEngine::start(home.path(), Nonsense::Refuses);
+    let lair = {
+        fake.talk_sense(|question| good(question, STEPS));
+        lair_at("ends-at-a-look", Kind::Podman, fake.socket.clone()).await
+    };
+    let started = AtomicBool::new(false);
+    let looks = AtomicUsize::new(0);
+    fake.talk_sense(move |question| {
+        if question.contains("/start") {
+            started.store(true, Ordering::Relaxed);
+        }
+        let inspects = question.starts_with("GET") && question.contains("/containers/a");
+        if !inspects || !question.contains("/json") {
+            return good(question, STEPS + 1);
+        }
+        let looks = match started.load(Ordering::Relaxed) {
+            true => looks.fetch_add(1, Ordering::Relaxed),
+            false => usize::MAX,
+        };
+        let state = match looks {
+            0 => {
+                return Some(json(
+                    "500 Internal Server Error",
+                    r#"{"cause": "no such process", "message": "read /proc/27005/cgroup: no such process", "response": 500}"#,
+                ));
+            }
+            usize::MAX => "initialized",
+            _ => "exited",
+        };
+        let id = "a".repeat(64);
+        let facts = format!(
+            r#"{{"Id": "{id}", "Name": "m", "Image": "sha256:0123", "State": {{"Status": "{state}", "ExitCode": 3}}, "Config": {{}}, "HostConfig": {{}}}}"#
+        );
+        Some(json("200 OK", &facts))
+    });
+    lair.load(&manifest(Kind::Podman, "never"))
+        .await
+        .expect("a load");
+    lair.handle.start("m", asker()).await.expect("a start");
+    let down = lair.wait("m", WaitFor::Exited).await;
+    assert_eq!(
+        down.exit.as_ref().and_then(|e| e.code),
+        Some(3),
+        "{down:#?}"
+    );
+    lair.end().await;
 }
 
 /// G4: who talks nonsense when asked who it is runs no module, and the refusal says why.

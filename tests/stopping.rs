@@ -3,13 +3,14 @@
 mod support;
 
 use lair::WaitFor;
+use lair::actors::messages::DrainOutcome;
 use lair::supervision::{Admission, DownReason, NoticeKind, Phase, StopCause};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Lair, SOON, asker, is_alive, word};
+use support::{Lair, SOON, asker, is_alive, sh, word};
 
 const STUBBORN: &str = "trap '' TERM; echo up; while :; do sleep 1000; done";
 
@@ -281,6 +282,47 @@ async fn an_absurd_grace_is_refused_or_harmless() {
         .await
         .expect("a report");
     assert_eq!(report.killed.len(), 1, "{report:?}");
+    lair.end().await;
+}
+
+#[tokio::test]
+async fn a_drain_tells_of_each_module_how_it_went_and_how_long_it_took() {
+    let lair = Lair::start("drain-report").await;
+    up(&lair, "deaf", STUBBORN, "  stop: { grace: 400ms }").await;
+    let polite = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done";
+    up(&lair, "polite", polite, "").await;
+    let again = "  restart: { policy: on-failure, backoff: { first: 60s, cap: 60s } }";
+    lair.sh("waits", "exit 1", again).await;
+    lair.until("waits", "waiting", |s| s.restarts.next_at.is_some())
+        .await;
+    lair.load(&sh("never", "exec sleep 1000", ""))
+        .await
+        .expect("a load");
+    let report = lair.handle.drain(SOON, asker()).await.expect("a report");
+    let told = report
+        .modules
+        .iter()
+        .map(|m| (m.name.as_str(), m.run, m.outcome, m.exit.as_str()));
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [
+            ("waits", 1, DrainOutcome::Stopped, ""),
+            ("polite", 1, DrainOutcome::Stopped, "exited code=7 by_us=15"),
+            ("deaf", 1, DrainOutcome::Killed, "exited signal=9 by_us=9"),
+        ]
+    );
+    let took = |n: usize| Duration::from_millis(report.modules[n].took_ms);
+    assert!(took(1) < took(2), "{report:?}");
+    assert!(
+        took(2) >= Duration::from_millis(400) && took(2) < SOON,
+        "{report:?}"
+    );
+    assert_eq!(
+        (report.stopped, report.remaining.len()),
+        (3, 0),
+        "{report:?}"
+    );
     lair.end().await;
 }
 

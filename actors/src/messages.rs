@@ -182,6 +182,36 @@ pub struct DrainReport {
     pub killed: Vec<ChildId>,
     /// Still there at the deadline.
     pub remaining: Vec<ChildId>,
+    /// Each of them, in the order in which they were down; those that are still there last.
+    pub modules: Vec<DrainedModule>,
+}
+
+/// What became of one module in a drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DrainedModule {
+    /// Which.
+    pub name: ChildId,
+    /// Which run of it.
+    pub run: u64,
+    /// How it went.
+    pub outcome: DrainOutcome,
+    /// How its process ended, as in its log (`exited code=0`); empty: nothing of it ran, or it has not ended.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub exit: String,
+    /// Milliseconds from the begin of the drain until it was down, or until now.
+    pub took_ms: u64,
+}
+
+/// How a module went down in a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainOutcome {
+    /// In its grace.
+    Stopped,
+    /// By KILL, after it.
+    Killed,
+    /// It is still there, or something of it.
+    Remaining,
 }
 
 /// What happened to one incarnation, told to the root. `Spawned` comes before `Exited`.

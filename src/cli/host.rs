@@ -10,7 +10,7 @@ use crate::metrics;
 use crate::{Folders, Runtime, RuntimeError, RuntimeHandle, RuntimeOptions};
 use futures_util::{FutureExt, StreamExt};
 use lair_actors::keeper::{hold_back, pages};
-use lair_actors::messages::DrainReport;
+use lair_actors::messages::{DrainOutcome, DrainReport};
 use lair_manifests::RuntimeConfig;
 use lair_supervision::{Origin, Seq};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -283,14 +283,28 @@ impl Host {
     }
 }
 
+/// Tells how it went, and says the same as an exit code.
 fn code_of(report: Option<&DrainReport>) -> Code {
-    match report {
-        Some(report) if report.remaining.is_empty() => exit::DONE,
-        Some(report) => {
-            tracing::error!("still there: {:?}", report.remaining);
-            exit::FAILED
+    let Some(report) = report else {
+        return exit::FAILED;
+    };
+    for module in &report.modules {
+        let (run, exit, took_ms) = (module.run, &module.exit, module.took_ms);
+        match module.outcome {
+            DrainOutcome::Stopped => {
+                tracing::debug!(module = %module.name, run, exit, took_ms, "stopped");
+            }
+            DrainOutcome::Killed => {
+                tracing::warn!(module = %module.name, run, exit, took_ms, "killed after its grace");
+            }
+            DrainOutcome::Remaining => {
+                tracing::error!(module = %module.name, run, exit, took_ms, "still there");
+            }
         }
-        None => exit::FAILED,
+    }
+    match report.remaining.is_empty() {
+        true => exit::DONE,
+        false => exit::FAILED,
     }
 }
 

@@ -2,7 +2,8 @@
 //! within one bound.
 
 use super::RootState;
-use crate::messages::{DrainReport, RootMsg};
+use crate::messages::{DrainOutcome, DrainReport, DrainedModule, RootMsg};
+use crate::status::exit_words;
 use lair_supervision::shutdown::{self, Candidate, Line};
 use lair_supervision::{ChildEvent, ChildId, DownReason, Origin, Phase, Uptime};
 use ractor::RpcReplyPort;
@@ -16,6 +17,7 @@ pub(super) struct Drain {
     lines: Vec<Line>,
     /// Who asked.
     origin: Origin,
+    began: Uptime,
     /// When the next step is due. Timers of what was due later, before somebody was in more of a hurry, count no more.
     until: Uptime,
     /// The deadline has passed and KILL was sent to all that was left.
@@ -55,6 +57,7 @@ impl RootState {
             stopping: plan.all().cloned().collect(),
             lines: plan.lines,
             origin: origin.clone(),
+            began: now,
             until,
             last_call: false,
             over: false,
@@ -172,24 +175,46 @@ impl RootState {
     }
 
     fn drain_report(&self, remaining: Vec<ChildId>) -> DrainReport {
-        let stopping = self
-            .drain
-            .as_ref()
-            .map(|d| d.stopping.clone())
-            .unwrap_or_default();
-        let down = |id: &ChildId| self.children.get(id).is_some_and(|k| k.child.is_down());
-        let killed = |id: &&ChildId| {
-            let exit = self
-                .children
-                .get(*id)
-                .and_then(|k| k.child.last_exit.as_ref());
-            exit.is_some_and(|e| e.killed_after_grace)
+        let Some(drain) = &self.drain else {
+            return DrainReport::default();
         };
+        let asked = drain.stopping.iter();
+        let mut modules: Vec<DrainedModule> = asked
+            .filter_map(|id| self.drained(id, drain.began, remaining.contains(id)))
+            .collect();
+        let left = |m: &DrainedModule| m.outcome == DrainOutcome::Remaining;
+        modules.sort_by_key(|m| (left(m), m.took_ms));
+        let down = |id: &ChildId| self.children.get(id).is_some_and(|k| k.child.is_down());
+        let killed = modules.iter().filter(|m| m.outcome == DrainOutcome::Killed);
         DrainReport {
-            stopped: stopping.iter().filter(|id| down(id)).count() as u64,
-            killed: stopping.iter().filter(killed).cloned().collect(),
+            stopped: drain.stopping.iter().filter(|id| down(id)).count() as u64,
+            killed: killed.map(|m| m.name.clone()).collect(),
             remaining,
+            modules,
         }
+    }
+
+    fn drained(&self, id: &ChildId, began: Uptime, remains: bool) -> Option<DrainedModule> {
+        let child = &self.children.get(id)?.child;
+        let last = child.last_exit.as_ref();
+        let exit = last.filter(|exit| exit.inc == child.inc && exit.at >= began);
+        let outcome = match exit {
+            _ if remains => DrainOutcome::Remaining,
+            Some(exit) if exit.killed_after_grace => DrainOutcome::Killed,
+            _ => DrainOutcome::Stopped,
+        };
+        let down = match exit {
+            Some(exit) => exit.at,
+            None if remains => self.now(),
+            None => began,
+        };
+        Some(DrainedModule {
+            name: id.clone(),
+            run: child.inc,
+            outcome,
+            exit: exit.map_or_else(String::new, |exit| exit_words(exit.status, &exit.evidence)),
+            took_ms: u64::try_from(down.since(began).as_millis()).unwrap_or(u64::MAX),
+        })
     }
 
     fn by_start_reversed(&self) -> Vec<ChildId> {

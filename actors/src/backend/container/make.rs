@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How often a name may be taken by what is on its way out.
 const NAME_TRIES: u32 = 100;
+/// Refusals to say how it is that are taken for a passing thing.
+const REFUSALS: u32 = 5;
 /// Between two looks at a container that is neither here nor there.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -251,8 +253,18 @@ async fn settled(
     id: &str,
 ) -> Result<super::engine::ContainerFacts, EngineFault> {
     let wait = async {
+        let mut refusals = 0;
         loop {
-            match look(shared, id).await? {
+            let there = match look(shared, id).await {
+                // Podman reads files of its process, and fails over one that ends meanwhile.
+                Err(fault) if fault.kind == EngineFaultKind::Refused && refusals < REFUSALS => {
+                    refusals += 1;
+                    pause(LOOK).await;
+                    continue;
+                }
+                there => there?,
+            };
+            match there {
                 Some(facts)
                     if !matches!(
                         facts.state,
