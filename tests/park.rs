@@ -219,6 +219,12 @@ fn the_next_lair_knows_what_was_parked_and_can_wake_it() {
     assert!(table.contains("parked"), "{table}");
     let (_, page) = lair.ask(&["status", "m"]);
     assert!(page.contains("Parked: since "), "{page}");
+    let told = |lair: &face::Lair| lair.ask(&["call", "runtime.metrics"]).1;
+    let metric = told(&lair);
+    assert!(
+        metric.contains(r#"lair_module_parked{module=\"m\"} 1"#),
+        "{metric}"
+    );
     lair.kill();
     lair = lair.serve(&[]);
     let after = lair.status("m");

@@ -92,6 +92,10 @@ impl Modules<'_> {
         self.each(text, Kind::Gauge, "lair_module_frozen", help, |m| {
             Some(u8::from(m.frozen))
         });
+        let help = "1 while the module is parked.";
+        self.each(text, Kind::Gauge, "lair_module_parked", help, |m| {
+            Some(u8::from(m.parked.is_some()))
+        });
         let help = "Number of the module's current or last run.";
         self.each(text, Kind::Gauge, "lair_module_run", help, |m| Some(m.run));
     }
