@@ -29,10 +29,30 @@ pub struct Lair {
     pub daemon: Option<Child>,
 }
 
+/// Folders are kept for whoever looks at a failure, or were left by a test that was killed: a day later nobody looks.
+fn forget_old_ones(dir: &Path) {
+    let day = Duration::from_secs(86_400);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let mut words = name.to_str().unwrap_or_default().splitn(4, '-');
+        let (Some("lair"), Some("face"), Some(pid)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let written = entry.metadata().and_then(|m| m.modified());
+        let old = written.is_ok_and(|t| t.elapsed().is_ok_and(|age| age > day));
+        if old && !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Lair {
     /// A folder with a configuration and no daemon.
     pub fn folder() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| forget_old_ones(&std::env::temp_dir()));
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("lair-face-{}-{n}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
