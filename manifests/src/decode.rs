@@ -304,11 +304,17 @@ pub(crate) enum Field<T> {
 
 /// The nearest of the known words, or all of them.
 pub(crate) fn did_you_mean(word: &str, known: &[&'static str]) -> String {
-    let near = known.iter().map(|k| (distance(word, k), *k)).min();
-    match near {
-        Some((d, k)) if d <= 1 + k.len() / 4 => format!("did you mean `{k}`?"),
-        _ => format!("known here: {}", known.join(", ")),
+    match nearest(word, known) {
+        Some(k) => format!("did you mean `{k}`?"),
+        None => format!("known here: {}", known.join(", ")),
     }
+}
+
+/// The known word that was probably meant, if one is near enough.
+#[must_use]
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = known.iter().map(|k| (distance(word, k), *k)).min();
+    near.and_then(|(d, k)| (d <= 1 + k.len() / 4).then_some(k))
 }
 
 /// Edits (insert, delete, replace, swap of neighbours) between two words; long words count as far.

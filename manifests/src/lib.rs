@@ -43,6 +43,7 @@ mod walk;
 pub mod words;
 
 pub use config::{Dirs, Policy, RuntimeConfig};
+pub use decode::nearest;
 pub use facts::{EngineFacts, GpuFacts, HostFacts, ProgramFacts};
 pub use launch::{Launch, LaunchPlan, Mode};
 pub use module::ModuleManifest;

@@ -329,11 +329,7 @@ impl Judge<'_> {
             return;
         }
         if let ProgramFacts::Missing { searched } = &self.host.program {
-            out(
-                "host",
-                "program",
-                format!("its program is not found in {searched}"),
-            );
+            out("host", "program", missing_program(self.module, searched));
         }
         if let Err(why) = self.trust {
             out("trust", why.rule, why.to_string());
@@ -363,7 +359,7 @@ impl Judge<'_> {
         let wanted =
             |name: &str| container.engine == Engine::Auto || container.engine.as_str() == name;
         let enabled = |name: &str| self.config.engine_enabled(name);
-        let mut why = "no container engine is at hand".to_owned();
+        let mut why = Vec::new();
         for engine in self
             .host
             .engines
@@ -372,10 +368,11 @@ impl Judge<'_> {
         {
             match &engine.usable {
                 Ok(()) => return Ok(()),
-                Err(reason) => why = format!("{} doesn't answer: {reason}", engine.name),
+                Err(reason) => why.push(format!("{}: {reason}", engine.name)),
             }
         }
-        Err(why)
+        let none = "no container engine answers".to_owned();
+        Err([&[none][..], &why].concat().join("; "))
     }
 
     fn gpu(&self, out: &mut dyn FnMut(&'static str, &'static str, String)) {
@@ -390,5 +387,15 @@ impl Judge<'_> {
         {
             out("host", "gpu", why);
         }
+    }
+}
+
+/// By name, or by the path at which it was to be.
+fn missing_program(module: &ModuleManifest, searched: &str) -> String {
+    let native = module.runtime.native.as_ref();
+    let word = native.and_then(|n| n.command.words().first());
+    match word.map(|w| w.raw()).filter(|w| !w.contains('/')) {
+        Some(name) => format!("its program `{name}` is not found in {searched}"),
+        None => format!("its program {searched} is not there, or may not be executed"),
     }
 }

@@ -58,6 +58,22 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// The system's words, without its number.
+fn words(e: &std::io::Error) -> String {
+    let words = e.to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    words.to_lowercase()
+}
+
+fn not_opened(problem: Problem, e: &std::io::Error) -> Problem {
+    if e.kind() != std::io::ErrorKind::NotFound {
+        return problem;
+    }
+    problem.with_help(
+        "a manifest is wanted here, by its path; a module that is loaded already goes by its name with `lair start NAME`",
+    )
+}
+
 /// Reads a manifest, a stack or a configuration, at most 16 MiB of it.
 ///
 /// # Errors
@@ -66,14 +82,23 @@ pub fn read_manifest(path: &Path) -> Result<Source, Problem> {
     let name = path.to_string_lossy();
     let wrong = |what: String| Problem::of_file(ProblemKind::Syntax, &name, what);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Walked { file, way } =
-        walk(&absolute).map_err(|e| wrong(format!("the file can't be opened: {e}")))?;
+    let Walked { file, way } = walk(&absolute).map_err(|e| {
+        not_opened(
+            wrong(format!("the file can't be opened: {}", words(&e))),
+            &e,
+        )
+    })?;
     // Of the open file, not of its name: what is read below is what is told of here.
     let meta = file
         .metadata()
         .map_err(|e| wrong(format!("the file can't be looked at: {e}")))?;
     if !meta.is_file() {
-        return Err(wrong("this is no regular file".to_owned()));
+        let odd = wrong("this is no regular file".to_owned());
+        return Err(if meta.is_dir() {
+            odd.with_help("it is a folder: name the manifest in it, as in `FOLDER/manifest.yaml`")
+        } else {
+            odd
+        });
     }
     let acl = has_acl(&file, meta.mode());
     let mut bytes = Vec::new();

@@ -6,6 +6,9 @@ use crate::client::CallError;
 use crate::codes::next_step;
 use crate::handle::Refused;
 use std::fmt::Write;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// An error of the program.
 #[derive(Clone, Debug)]
@@ -94,13 +97,30 @@ fn lines(evidence: &serde_json::Value) -> Vec<String> {
     }
 }
 
+/// What to do about a daemon that does not answer.
+fn reach(path: &Path, why: &io::Error) -> &'static str {
+    let machines = Path::new("/run/lair/lair.sock");
+    if why.kind() == io::ErrorKind::PermissionDenied {
+        return "this user may not speak to that daemon: repeat it with sudo, or start one of your own with `lair serve`";
+    }
+    // Where this user may not look into its folder, that is all that can be known.
+    let there = |tried: io::Result<UnixStream>| match tried {
+        Ok(_) => true,
+        Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
+    };
+    if path != machines && there(UnixStream::connect(machines)) {
+        return "the machine's daemon has a socket of its own: repeat it with sudo, or start one of your own with `lair serve`";
+    }
+    "start it with `lair serve`, or name its socket with --socket or LAIR_SOCKET"
+}
+
 impl From<CallError> for CliError {
     fn from(e: CallError) -> Self {
         let message = e.to_string();
         match e {
-            CallError::Unreachable { .. } => CliError::new("unreachable", message).with_help(
-                "start it with `lair serve`, or name its socket with --socket or LAIR_SOCKET",
-            ),
+            CallError::Unreachable { path, source } => {
+                CliError::new("unreachable", message).with_help(reach(&path, &source))
+            }
             CallError::Broken(_) => CliError::new("unreachable", message),
             CallError::Refused(r) => {
                 let mut error = CliError::new(&r.data.code, message);
@@ -118,5 +138,23 @@ impl From<Refused> for CliError {
         error.evidence = lines(&r.data);
         error.help = r.help;
         error
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_daemon_of_another_user_is_not_said_to_be_down() {
+        let tried = |kind: io::ErrorKind| {
+            let error = CliError::from(CallError::Unreachable {
+                path: "/run/lair/lair.sock".into(),
+                source: kind.into(),
+            });
+            error.help.expect("a next step")
+        };
+        assert!(tried(io::ErrorKind::PermissionDenied).contains("repeat it with sudo"));
+        assert!(tried(io::ErrorKind::NotFound).starts_with("start it with `lair serve`"));
     }
 }

@@ -55,7 +55,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 )]
 pub fn main() -> ExitCode {
     tell_of_bugs();
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args = asks_for_help(std::env::args_os().collect());
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
         return end(&global, done);
     }
@@ -76,6 +76,15 @@ pub fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// `lair help VERB` is `lair VERB --help`.
+fn asks_for_help(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_some_and(|word| word == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    args
 }
 
 /// A panic is told on stderr, on a terminal that is as it was.

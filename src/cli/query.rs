@@ -4,7 +4,7 @@ use super::args::{Call, Format, Global, Names, Ps, Status};
 use super::error::CliError;
 use super::exit::{self, Code};
 use super::find;
-use super::out::Out;
+use super::out::{Out, say};
 use super::style::Style;
 use super::view;
 use crate::bridge::logline::LogLine;
@@ -80,6 +80,7 @@ pub fn ps(global: &Global, args: &Ps) -> Result<Code, CliError> {
         return Ok(exit::DONE);
     }
     let mut list: List = client.get("module.list", &json!({}))?;
+    let loaded = list.modules.len();
     list.modules.retain(|m| shown(&m.state));
     if args.quiet || out.format == Format::Name {
         let text = list
@@ -93,8 +94,20 @@ pub fn ps(global: &Global, args: &Ps) -> Result<Code, CliError> {
             out.format == Format::Wide,
             &out.style,
         ))?;
+        if list.modules.is_empty() {
+            say(&nothing(loaded));
+        }
     }
     Ok(exit::DONE)
+}
+
+/// Why the table is empty.
+fn nothing(loaded: usize) -> String {
+    match loaded {
+        0 => "no module is loaded: `lair load FILE` loads one\n".to_owned(),
+        1 => "one module is loaded and stopped: `lair ps -a`\n".to_owned(),
+        n => format!("{n} modules are loaded and stopped: `lair ps -a`\n"),
+    }
 }
 
 /// `lair status`: the worst of the modules' codes.

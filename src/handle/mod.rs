@@ -485,7 +485,7 @@ impl RuntimeHandle {
         self.inner
             .board
             .get(name)
-            .ok_or_else(|| denied(DeniedReason::UnknownModule, name))
+            .ok_or_else(|| self.refusal(DeniedReason::UnknownModule, name))
     }
 
     /// Ends the root and the pump; everything is down already.
@@ -570,7 +570,7 @@ impl RuntimeHandle {
         match answer.admission {
             Admission::Denied(why) => Err(match &answer.shortage {
                 Some(short) => overcommitted(short),
-                None => denied(why, name),
+                None => self.refusal(why, name),
             }),
             Admission::Accepted { .. }
             | Admission::AlreadySatisfied { .. }

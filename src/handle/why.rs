@@ -31,7 +31,11 @@ impl RuntimeHandle {
     pub fn why_with(&self, name: &str, run: Option<i64>, lines: usize) -> Result<Dossier, Refused> {
         self.inner.archive.finish(WRITTEN_WITHIN);
         let Some(view) = self.inner.board.get(name) else {
-            return recorded(self.log_dir(), name, run, false);
+            let kept = recorded(self.log_dir(), name, run, false);
+            return kept.map_err(|no| match no.code {
+                "unknown_module" => self.refusal(DeniedReason::UnknownModule, name),
+                _ => no,
+            });
         };
         let newest = view.child.inc;
         let run = match run {

@@ -1,5 +1,6 @@
 //! What is asked of the handle, and how it refuses.
 
+use super::RuntimeHandle;
 use lair_actors::view::{HealthWord, View};
 use lair_manifests::launch::Mode;
 use lair_supervision::status::Lifecycle;
@@ -152,11 +153,29 @@ pub(crate) fn overcommitted(short: &Shortage) -> Refused {
         .with(serde_json::json!({ "shortage": data }))
 }
 
+impl RuntimeHandle {
+    /// As [`denied`]; for a name that nobody has, with the nearest that somebody has.
+    pub(super) fn refusal(&self, why: DeniedReason, name: &str) -> Refused {
+        let refused = denied(why, name);
+        if why != DeniedReason::UnknownModule {
+            return refused;
+        }
+        let views = self.inner.board.all();
+        let known: Vec<&str> = views.iter().map(|v| v.plan.spec.id.as_str()).collect();
+        match lair_manifests::nearest(name, &known) {
+            Some(near) => refused.help(&format!(
+                "did you mean `{near}`? `lair ps -a` lists what is loaded"
+            )),
+            None => refused,
+        }
+    }
+}
+
 pub(crate) fn denied(why: DeniedReason, name: &str) -> Refused {
     match why {
         DeniedReason::UnknownModule => {
             Refused::new("unknown_module", format!("no module `{name}` is loaded"))
-                .help("`lair ps -a` lists what is loaded; `lair load FILE` loads it")
+                .help("`lair ps -a` lists what is loaded, `lair load FILE` loads it; a file of the modules folder that the daemon refused is named in its log, and `lair plan FILE` says why")
         }
         DeniedReason::StillUp => Refused::new("still_up", format!("`{name}` is not down"))
             .help("stop it first: `lair stop NAME --wait`"),

@@ -84,6 +84,9 @@ impl GpuReader {
                 GpuFacts::Present(gpus)
             }
             // The library is dropped here: after an upgrade of the driver only a new load can work.
+            Err(NvmlError::LibloadingError(why)) => {
+                GpuFacts::Unavailable(format!("the driver's library can't be loaded: {why}"))
+            }
             Err(error) => GpuFacts::Unavailable(error.to_string()),
         }
     }

@@ -254,7 +254,10 @@ impl Engines {
             }
             ("podman", _) if self.places.podman_service.is_some() => "podman info",
             ("podman", _) => "sudo apt-get install podman",
-            ("docker", _) => "sudo systemctl start docker",
+            ("docker", _) if Path::new("/usr/bin/dockerd").exists() => {
+                "sudo systemctl start docker"
+            }
+            ("docker", _) => "sudo apt-get install docker.io, or Podman in its place",
             _ => "sudo apt-get install podman",
         });
         Finding { name, info, mend }
