@@ -450,8 +450,12 @@ async fn the_engines_own_log_has_both_streams(on: On) {
         .await;
     both(streams).await;
     on.end(&id).await;
-    let kept = on.engine.logs(&id, None).await.expect("a log");
-    let (out, err) = both(kept).await;
+    let (feed, kept) = Feed::new().expect("pipes");
+    let handing_on = on.engine.logs(&id, None, feed).await.expect("a log");
+    let ((out, err), whole) = tokio::join!(both(kept), async {
+        handing_on.await.is_ok_and(|ended| ended.whole)
+    });
+    assert!(whole, "it ended as it should");
     assert_eq!(
         (out.as_slice(), err.as_slice()),
         (&b"one\nthree"[..], &b"two\n"[..])

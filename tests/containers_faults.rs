@@ -14,6 +14,14 @@ fn is_there(lair: &Lair, engine: &OwnEngine, module: &str) -> bool {
     !engine.ask(&["ps", "-aq", "--filter", &name]).is_empty()
 }
 
+/// Its log says that it was let go of with its streams open.
+fn detached(lair: &Lair, module: &str) -> bool {
+    let dir = lair.handle.log_dir().join(module);
+    let texts = std::fs::read_dir(dir).expect("logs");
+    let mut texts = texts.map(|file| std::fs::read(file.expect("a file").path()).expect("read"));
+    texts.any(|text| String::from_utf8_lossy(&text).contains(" detached open="))
+}
+
 /// G2: an engine that is killed under a running module costs sight of it and nothing else.
 async fn an_engine_that_is_killed_costs_sight_and_no_module(kind: Kind) {
     let home = Home::new("g2");
@@ -62,6 +70,35 @@ async fn an_engine_that_is_killed_costs_no_line(kind: Kind) {
             assert_eq!(line, format!("{word} {}", at + 1));
         }
     }
+    end(lair, |args| engine.ask(args)).await;
+}
+
+/// G2 I4: the last words of what ends while its engine is dead are in its log, or it is said that they may be missing: Docker's
+/// containers have nobody else who would hear them.
+async fn last_words_that_no_engine_heard_are_kept_or_missed_aloud(kind: Kind) {
+    const SPEAKS: &str =
+        "trap 'echo last; printf words; exit 3' USR1; echo first; while :; do sleep 0.01; done";
+    let home = Home::new("g2d");
+    let mut engine = OwnEngine::start(kind, home.path());
+    let lair = lair_at("g2d", kind, engine.socket()).await;
+    let pid = up(&lair, "m", &sh("m", SPEAKS, "")).await;
+    lair.until("m", "its trap is set", |s| s.logs.bytes >= 6)
+        .await;
+    engine.kill();
+    eventually("sight is lost", || lair.count("m", "sight_lost") == 1).await;
+    signal(pid, libc::SIGUSR1);
+    eventually("it has ended", || !is_alive(pid)).await;
+    engine.start_again();
+    let down = lair.wait("m", WaitFor::Exited).await;
+    assert_eq!(down.exit.and_then(|exit| exit.code), Some(3));
+    let said = lair.output("m", "stdout");
+    let whole = said == b"first\nlast\nwords";
+    let missed = lair.count("m", "differs") > 0 || detached(&lair, "m");
+    assert!(whole || missed, "{:?}", String::from_utf8_lossy(&said));
+    assert!(
+        whole || kind == Kind::Docker || detached(&lair, "m"),
+        "conmon heard them"
+    );
     end(lair, |args| engine.ask(args)).await;
 }
 
@@ -134,6 +171,7 @@ macro_rules! on_both {
 on_both! {
     an_engine_that_is_killed_costs_sight_and_no_module
     an_engine_that_is_killed_costs_no_line
+    last_words_that_no_engine_heard_are_kept_or_missed_aloud
     what_ends_while_its_engine_is_dead_is_told_and_removed
     an_engine_that_is_frozen_keeps_nobody_from_stopping
     an_engine_that_never_answers_fails_the_start_and_leaves_nothing

@@ -185,6 +185,24 @@ async fn streams_of_nonsense_end_or_are_held_up() {
     drop(engine.attach("x", feed).await.expect("a connection"));
     let read = tokio::time::timeout(SOON, ends(streams)).await;
     assert_eq!(read.expect("an end"), 0, "no byte of a frame that is none");
+    // A log that breaks off is not taken for the whole log.
+    for broken in [
+        Nonsense::BadFrames,
+        Nonsense::CutInBody,
+        Nonsense::Truncated,
+    ] {
+        fake.set(broken);
+        let (feed, streams) = Feed::new().expect("pipes");
+        let ended = match engine.logs("x", None, feed).await {
+            Ok(handing_on) => {
+                let whole = async { handing_on.await.is_ok_and(|ended| ended.whole) };
+                let both = async { tokio::join!(whole, ends(streams)).0 };
+                tokio::time::timeout(SOON, both).await.expect("an end")
+            }
+            Err(_) => false,
+        };
+        assert!(!ended, "{broken:?}");
+    }
     fake.set(Nonsense::HugeFrames);
     let before = resident();
     let (feed, streams) = Feed::new().expect("pipes");

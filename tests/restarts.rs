@@ -389,11 +389,14 @@ impl Drop for Frozen {
     }
 }
 
-/// A start of `m` that the frozen keeper has not answered: what it said before it froze has been taken in.
-async fn waiting_start(lair: &Lair, round: u32) -> ModuleStatus {
+/// A start of `m` that a frozen keeper has not answered: what it said before it froze has been taken in.
+async fn waiting_start(lair: &Lair, round: u32) -> (Frozen, ModuleStatus) {
     loop {
+        let frozen = Frozen::keeper(lair);
         let seen = lair
-            .until("m", "slow to start", |s| s.state == "starting")
+            .until("m", "slow to start, or up", |s| {
+                matches!(s.state.as_str(), "starting" | "running")
+            })
             .await;
         for turn in 0..3 {
             let name = format!("turn-{round}-{turn}");
@@ -403,9 +406,12 @@ async fn waiting_start(lair: &Lair, round: u32) -> ModuleStatus {
             lair.handle.unload(&name, asker()).await.expect("an unload");
         }
         let now = lair.status("m");
-        if (now.run, now.state.as_str()) == (seen.run, "starting") {
-            return now;
+        if seen.state == "starting" && (now.run, now.state.as_str()) == (seen.run, "starting") {
+            return (frozen, now);
         }
+        // It froze between a start and its end: nobody would hear of that.
+        drop(frozen);
+        tokio::task::yield_now().await;
     }
 }
 
@@ -418,8 +424,7 @@ async fn a_loop_of_slow_starts_keeps_nobody_waiting() {
     let more = "  restart: { policy: always, max: 1000, backoff: { first: 10ms, cap: 10ms } }";
     lair.sh("m", "exit 1", more).await;
     for round in 0..3 {
-        let frozen = Frozen::keeper(&lair);
-        let slow = waiting_start(&lair, round).await;
+        let (frozen, slow) = waiting_start(&lair, round).await;
         let began = Instant::now();
         assert_eq!(lair.status("sibling").state, "running");
         assert_eq!(lair.handle.list().1.len(), 2);
@@ -445,10 +450,7 @@ async fn a_loop_of_slow_starts_keeps_nobody_waiting() {
             .await;
     }
     // A stop works between two attempts and in the middle of one.
-    let frozen = Frozen::keeper(&lair);
-    let slow = lair
-        .until("m", "slow to start", |s| s.state == "starting")
-        .await;
+    let (frozen, slow) = waiting_start(&lair, 3).await;
     lair.handle.stop("m", None, asker()).await.expect("a stop");
     // What the keeper may still make is not called down.
     assert_eq!(lair.status("m").state, "stopping");

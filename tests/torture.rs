@@ -211,7 +211,7 @@ fn figures(world: &World, books: &Books, at: (u64, u64, u64, u64)) -> String {
          events {}, gaps told {}\n\
          lives {}, files {}, lines {}\n\
          lines lost: with lair and keeper both dead {}, with dockerd {}, with container starts that a kill cut off {} (of {} starts); gaps that a log tells of {}\n\
-         ends: told {}, unknown {} (of these not yet written down {}), of no record {}, told wrongly by dockerd {}\n\
+         ends: told {}, unknown {}, of no record {}, told wrongly by dockerd {}\n\
          lair's memory at the end {} MiB",
         world::NATIVES,
         world::CONTAINERS,
@@ -238,7 +238,6 @@ fn figures(world: &World, books: &Books, at: (u64, u64, u64, u64)) -> String {
         books.said_gaps,
         books.ends_told,
         books.ends_unknown,
-        books.ends_unwritten,
         books.ends_untold,
         books.ends_wrong_by_docker,
         resident / 1024,

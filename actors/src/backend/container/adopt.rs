@@ -243,7 +243,8 @@ async fn take(
         module: order.id.clone(),
         run: order.inc,
     };
-    let connected = away::connect(&whose, runs).await?;
+    // Engines connect nobody to one that is paused.
+    let connected = away::connect(&whose, facts.state == ContainerState::Running).await?;
     let (feed, streams) = Feed::behind(known.clone())?;
     if runs {
         let differs = differences(&spec, &facts.applied);
@@ -261,7 +262,9 @@ async fn take(
         facts.applied,
     );
     grip.falls_behind();
-    let output = away::of_found(whose, feed, connected, Arc::downgrade(&grip));
+    // One that has ended has said all that there is to read.
+    let whole = facts.state == ContainerState::Exited;
+    let output = away::of_found(whose, feed, (connected, whole), &grip);
     grip.hands_on(tokio::spawn(output));
     Ok(Some(Started {
         identity: ChildIdentity::Container {

@@ -2,15 +2,15 @@
 //! engine's log, then live.
 //!
 //! Owns: the order of the two. Promises: connected before the log is read, so that nothing falls between; a byte that
-//! both have is handed on once; the log is looked at once more when the live output ends, as that may end early; memory is
-//! bounded by what an engine's log may hold; what is in neither is said.
+//! both have is handed on once; a connection that ended before the container is made again, and the log looked at once more at
+//! the end; memory is bounded by what an engine's log may hold, and few logs are read at once; what is in neither is said.
 //! Never: writes a file, or decides from where to go on ([`super::splice`] does).
 
-use super::engine::{ContainerState, HandingOn};
+use super::engine::{ContainerState, HandedOn, HandingOn};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::{Feed, Stream};
 use super::grip::Grip;
-use super::splice::{Cut, Join, cut, join, join_at_a_guess, same_end};
+use super::splice::{Cut, Join, cut, has_line, join, join_at_a_guess, same_end};
 use super::{News, QUICK, SLOW, Shared, pause, within};
 use crate::backend::Streams;
 use crate::files::read::Recorded;
@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
 
 /// More of an engine's log is not held: older bytes of it go.
 const MOST: usize = 24 << 20;
@@ -29,8 +30,13 @@ const CHUNK: usize = 64 << 10;
 const LATE: Duration = Duration::from_millis(50);
 /// Readings of the log until the live output meets it.
 const LOOKS: u32 = 20;
-/// Questions to the engine, after the live output's end, whether it has seen the container's.
-const LAST_LOOKS: u32 = 40;
+/// Live bytes that are read at once later.
+const LITTLE: usize = 16 << 10;
+/// How long after the end of its output a container may be seen to end that ended with it: so many moments.
+const AT_ONCE: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(5);
+/// A connection on which nothing comes for so long after the container's end has ended.
+const SILENT: Duration = Duration::from_secs(1);
 /// Between two connections, at first; longer while they bring nothing.
 const REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -58,140 +64,176 @@ pub(super) struct Connected {
     log: [Vec<u8>; 2],
 }
 
-/// Connects to one that `runs`, then reads its log; to one that has ended there is only the log.
+/// Connects to one that `runs`, then reads its log; of one that has ended there is only the log.
 pub(super) async fn connect(whose: &Whose, runs: bool) -> Result<Connected, EngineFault> {
     let engine = &whose.shared.engine;
-    let live = if runs {
+    let mut live = Streams::default();
+    if runs {
         let (feed, streams) = Feed::new()?;
         let attach = engine.attach_again(&whose.container, feed);
         // At its end the two streams end: nobody waits for the feed.
         within(SLOW, "attach to it", attach).await?;
-        streams
-    } else {
-        Streams::default()
-    };
-    let log = log(whose).await?;
+        // A connection to one that has ended meanwhile may never end.
+        if whose.state().await? == Some(ContainerState::Running) {
+            live = streams;
+        }
+    }
+    let log = log(whose, None).await?;
     Ok(Connected { live, log })
 }
 
-/// Output of a container that was started just now, until its end. Each connection may end before.
-pub(super) async fn of_new(whose: Whose, live: HandingOn, grip: Weak<Grip>) {
-    if let Ok(feed) = live.await {
-        keep_up(whose, feed, grip, true).await;
+impl Whose {
+    fn missed(&self, what: &str) {
+        let news = News::Missed(what.to_owned());
+        self.shared.tell(&self.module, self.run, news);
+    }
+
+    async fn state(&self) -> Result<Option<ContainerState>, EngineFault> {
+        let engine = &self.shared.engine;
+        let asked = within(QUICK, "inspect it", engine.inspect(&self.container)).await?;
+        Ok(asked.map(|facts| facts.state))
     }
 }
 
-/// Output of a container of an earlier life, until its end.
-pub(super) async fn of_found(whose: Whose, feed: Feed, first: Connected, grip: Weak<Grip>) {
-    // One that has ended has said all that there is to read.
-    let whole = first.live.stdout.is_none();
-    let feed = go_on(&whose, feed, first).await;
-    keep_up(whose, feed, grip, whole).await;
+/// Output of a container that was started just now, until its end. Each connection may end before.
+pub(super) fn of_new(
+    whose: Whose,
+    live: HandingOn,
+    grip: &Arc<Grip>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (over, grip) = (grip.over(), Arc::downgrade(grip));
+    async move {
+        let Ok(HandedOn { feed, whole }) = live.await else {
+            return;
+        };
+        if whole && ended_with_it(&whose, &grip, &feed).await {
+            return;
+        }
+        keep_up(whose, feed, grip, over).await;
+    }
 }
 
-/// Connects again whenever a connection has ended before the container. `whole`: nothing can have been missed so far.
-async fn keep_up(whose: Whose, mut feed: Feed, grip: Weak<Grip>, mut whole: bool) {
-    let mut rest = REST;
+/// Output of a container of an earlier life, until its end, from its first connection on. It may have ended, and all be
+/// read with that.
+pub(super) fn of_found(
+    whose: Whose,
+    feed: Feed,
+    (first, whole): (Connected, bool),
+    grip: &Arc<Grip>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (mut over, grip) = (grip.over(), Arc::downgrade(grip));
+    async move {
+        let feed = go_on(&whose, feed, first, &mut over).await;
+        if !whole {
+            keep_up(whose, feed, grip, over).await;
+        }
+    }
+}
+
+/// Did the connection end because the container did, with all of its output? An engine that was killed and is back again
+/// says nothing of the connections it had; its log's last line does.
+async fn ended_with_it(whose: &Whose, grip: &Weak<Grip>, feed: &Feed) -> bool {
+    for _ in 0..AT_ONCE {
+        let Some(held) = grip.upgrade() else {
+            return true;
+        };
+        let over = match held.is_seen() {
+            true => held.is_over(),
+            false => matches!(whose.state().await, Ok(Some(ContainerState::Exited))),
+        };
+        drop(held);
+        if over {
+            let last = log(whose, Some(1)).await;
+            return last.is_ok_and(|[out, err]| {
+                let has = |stream, line: &[u8]| has_line(&feed.seen(stream).tail, line);
+                has(Stream::Out, &out) && has(Stream::Err, &err)
+            });
+        }
+        pause(MOMENT).await;
+    }
+    false
+}
+
+/// Connects again whenever a connection has ended before the container, and looks into the log once more at its end.
+async fn keep_up(whose: Whose, mut feed: Feed, grip: Weak<Grip>, mut over: watch::Receiver<bool>) {
+    let Some(held) = grip.upgrade() else { return };
+    held.falls_behind();
+    drop(held);
+    let (mut rest, mut is_heard_of_late) = (REST, true);
     loop {
         let there = tokio::select! {
-            there = whereabouts(&whose, &grip) => there,
+            there = whereabouts(&whose) => there,
             () = feed.given_up() => return,
         };
-        let Some(held) = grip.upgrade() else { return };
-        match there {
+        let runs = match there {
             Whereabouts::Gone => return,
-            Whereabouts::Over if whole => return,
-            Whereabouts::Over | Whereabouts::OverUnseen => {
-                held.falls_behind();
-                drop(held);
-                return last(&whose, &mut feed).await;
+            Whereabouts::Over => false,
+            Whereabouts::Runs => {
+                is_heard_of_late = false;
+                true
             }
-            Whereabouts::Runs => held.falls_behind(),
-        }
-        drop(held);
-        whole = false;
+        };
         let had = feed.passed();
-        match connect(&whose, true).await {
-            Ok(connected) => feed = go_on(&whose, feed, connected).await,
+        match connect(&whose, runs).await {
+            Ok(connected) => {
+                feed = go_on(&whose, feed, connected, &mut over).await;
+                if !runs {
+                    if is_heard_of_late && !whose.shared.engine.logs_without_engine() {
+                        whose.missed("what it wrote after its engine had gone away may be missing: it ended before that was back");
+                    }
+                    return;
+                }
+            }
             Err(fault) => {
                 tracing::debug!(container = whose.container, %fault, "its output can't be read yet");
             }
         }
-        if feed.is_unread() {
+        if feed.is_unread() || grip.strong_count() == 0 {
             return;
         }
         rest = match feed.passed() > had {
             true => REST,
             false => (rest * 2).min(LONGEST_REST),
         };
-        pause(rest).await;
+        tokio::select! {
+            () = pause(rest) => {}
+            () = ended(&mut over) => pause(LATE).await,
+        }
     }
+}
+
+/// It has ended, or nobody holds it any more.
+async fn ended(over: &mut watch::Receiver<bool>) {
+    let _ = over.wait_for(|over| *over).await;
 }
 
 enum Whereabouts {
     Runs,
     Over,
-    /// It ended while its engine was away.
-    OverUnseen,
-    /// Nobody holds it any more, or its engine knows nothing of it.
+    /// Its engine knows nothing of it.
     Gone,
 }
 
-/// Waits for an engine that is away. Where it is not, the kernel's word on the end is enough.
-async fn whereabouts(whose: &Whose, grip: &Weak<Grip>) -> Whereabouts {
-    let engine = &whose.shared.engine;
-    let is_over = || grip.upgrade().is_none_or(|held| held.is_over());
-    if is_over() && within(QUICK, "answer", engine.ping()).await.is_ok() {
-        return Whereabouts::Over;
-    }
-    let mut seen = true;
+/// Waits for an engine that is away, and while it is paused: it says nothing then, and engines connect nobody to it.
+async fn whereabouts(whose: &Whose) -> Whereabouts {
     loop {
-        let over = is_over();
-        let asked = within(QUICK, "inspect it", engine.inspect(&whose.container)).await;
-        match asked.map(|facts| facts.map(|facts| facts.state)) {
+        match whose.state().await {
             Ok(None) => return Whereabouts::Gone,
-            Ok(Some(ContainerState::Exited)) if seen => return Whereabouts::Over,
-            Ok(Some(ContainerState::Exited)) => return Whereabouts::OverUnseen,
-            Ok(Some(ContainerState::Running | ContainerState::Paused)) if !over => {
-                return Whereabouts::Runs;
-            }
-            Ok(Some(_)) => pause(LATE).await,
-            Err(_) => {
-                seen = false;
-                pause(AGAIN).await;
-            }
-        }
-    }
-}
-
-/// What the log has behind the end of the live output: a connection can end before the last lines have come through it. The
-/// log is whole once the engine has seen the end.
-async fn last(whose: &Whose, feed: &mut Feed) {
-    for _ in 0..LAST_LOOKS {
-        let engine = &whose.shared.engine;
-        match within(QUICK, "inspect it", engine.inspect(&whose.container)).await {
-            Ok(None) => return,
-            Ok(Some(facts)) if facts.state == ContainerState::Exited => break,
-            Ok(Some(_)) | Err(_) => pause(LATE).await,
-        }
-    }
-    let [out, err] = match log(whose).await {
-        Ok(log) => log,
-        Err(fault) => {
-            tracing::warn!(container = whose.container, %fault, "its last words can't be read");
-            return;
-        }
-    };
-    for (stream, log) in [(Stream::Out, out), (Stream::Err, err)] {
-        let Cut { at, gap, .. } = cut(&log, feed.seen(stream));
-        if !gap {
-            feed.write(stream, &log[at..]).await;
+            Ok(Some(ContainerState::Exited)) => return Whereabouts::Over,
+            Ok(Some(ContainerState::Running)) => return Whereabouts::Runs,
+            Ok(Some(ContainerState::Created | ContainerState::Between)) => pause(LATE).await,
+            Ok(Some(ContainerState::Paused)) | Err(_) => pause(AGAIN).await,
         }
     }
 }
 
 /// Hands on what the log has behind what was handed on before, and then what comes, to the connection's end.
-async fn go_on(whose: &Whose, feed: Feed, connected: Connected) -> Feed {
+async fn go_on(
+    whose: &Whose,
+    feed: Feed,
+    connected: Connected,
+    over: &mut watch::Receiver<bool>,
+) -> Feed {
     let Connected { live, log } = connected;
     let [out, err] = log;
     let (to_out, to_err) = feed.split();
@@ -199,6 +241,7 @@ async fn go_on(whose: &Whose, feed: Feed, connected: Connected) -> Feed {
         whose,
         stream,
         feed,
+        over: over.clone(),
     };
     let (out, err) = tokio::join!(
         side(Stream::Out, to_out).go_on(out, live.stdout),
@@ -207,14 +250,33 @@ async fn go_on(whose: &Whose, feed: Feed, connected: Connected) -> Feed {
     Feed::joined(out, err)
 }
 
-/// All that the engine's log has now, of both streams.
-async fn log(whose: &Whose) -> Result<[Vec<u8>; 2], EngineFault> {
+/// What the engine's log has now of both streams: all, or so many of the newest lines.
+async fn log(whose: &Whose, newest: Option<u32>) -> Result<[Vec<u8>; 2], EngineFault> {
+    // Each may be large, and all containers of an engine that is back are read at once.
+    let _turn = whose.shared.log_readers.acquire().await;
     let read = async {
-        let streams = whose.shared.engine.logs(&whose.container, None).await?;
-        let (out, err) = tokio::join!(whole(streams.stdout), whole(streams.stderr));
-        Ok([out?, err?])
+        let (feed, streams) = Feed::new()?;
+        let handing_on = whose
+            .shared
+            .engine
+            .logs(&whose.container, newest, feed)
+            .await?;
+        let read = async { tokio::join!(whole(streams.stdout), whole(streams.stderr)) };
+        let ((out, err), ended) = tokio::join!(read, ended_well(handing_on));
+        match ended {
+            true => Ok([out?, err?]),
+            false => {
+                let what = "its log broke off";
+                Err(EngineFault::new(EngineFaultKind::Unreachable, what))
+            }
+        }
     };
     within(SLOW, "give its log", read).await
+}
+
+/// Waits for the end and lets the pipes go; says whether it was a good one.
+async fn ended_well(handing_on: HandingOn) -> bool {
+    handing_on.await.is_ok_and(|ended| ended.whole)
 }
 
 fn receiver(fd: OwnedFd) -> Result<Receiver, EngineFault> {
@@ -251,6 +313,7 @@ struct Side<'a> {
     whose: &'a Whose,
     stream: Stream,
     feed: Feed,
+    over: watch::Receiver<bool>,
 }
 
 impl Side<'_> {
@@ -272,7 +335,10 @@ impl Side<'_> {
             return self.feed;
         };
         let mut head = self.first(&mut seen, &mut live).await;
-        let (new, joined) = self.meet(&seen, &mut head, &mut live).await;
+        let Some((new, joined)) = self.meet(&seen, &mut head, &mut live).await else {
+            // What is new stays to be read from the log.
+            return self.feed;
+        };
         let of_log = if head.is_empty() {
             new.len()
         } else {
@@ -280,20 +346,33 @@ impl Side<'_> {
         };
         self.feed.write(self.stream, &new[..of_log]).await;
         drop((new, seen));
-        let mut skip = joined.skip;
-        let mut buffer = head;
-        let mut got = buffer.len();
-        while got > 0 {
+        let known = joined.skip.min(head.len());
+        let mut skip = joined.skip - known;
+        self.feed.write(self.stream, &head[known..]).await;
+        let mut got = head.len();
+        drop(head);
+        let mut buffer = vec![0; LITTLE];
+        while got > 0 && !self.feed.is_unread() {
+            got = self.next(&mut live, &mut buffer).await;
             let known = skip.min(got);
             skip -= known;
             self.feed.write(self.stream, &buffer[known..got]).await;
-            if self.feed.is_unread() {
-                break;
-            }
-            buffer.resize(CHUNK, 0);
-            got = live.read(&mut buffer).await.unwrap_or(0);
         }
         self.feed
+    }
+
+    /// The next live bytes; none at the end, which is also that nothing comes for a while after the container's.
+    async fn next(&mut self, live: &mut Receiver, buffer: &mut [u8]) -> usize {
+        let over = &mut self.over;
+        let late = async {
+            ended(over).await;
+            pause(SILENT).await;
+        };
+        tokio::select! {
+            biased;
+            got = live.read(buffer) => got.unwrap_or(0),
+            () = late => 0,
+        }
     }
 
     /// The first live bytes; none at the end. What the log has and nobody hands on meanwhile is not held up by them.
@@ -309,14 +388,14 @@ impl Side<'_> {
                 self.feed.write(self.stream, &new).await;
             }
         }
-        let got = live.read(&mut head).await;
-        head.truncate(got.unwrap_or(0));
+        let got = self.next(live, &mut head).await;
+        head.truncate(got);
         head
     }
 
     /// What the log has by now behind what was seen of it.
     async fn unseen(&self, seen: &Recorded) -> Result<Vec<u8>, EngineFault> {
-        let [out, err] = log(self.whose).await?;
+        let [out, err] = log(self.whose, None).await?;
         let mut log = match self.stream {
             Stream::Out => out,
             Stream::Err => err,
@@ -329,35 +408,41 @@ impl Side<'_> {
         Ok(log.split_off(at))
     }
 
-    /// What the log has by now behind what was seen of it, and how the first live bytes fit to it.
+    /// What the log has by now behind what was seen of it, and how the first live bytes fit to it; `None`: it can't be read.
     async fn meet(
         &self,
         seen: &Recorded,
         head: &mut Vec<u8>,
         live: &mut Receiver,
-    ) -> (Vec<u8>, Join) {
+    ) -> Option<(Vec<u8>, Join)> {
         let apart = Join { of_log: 0, skip: 0 };
-        let mut new = Vec::new();
+        let (mut new, mut is_read) = (Vec::new(), false);
         for _ in 0..LOOKS {
             pause(LATE).await;
             gather(head, live);
             new = match self.unseen(seen).await {
-                Ok(new) => new,
+                Ok(new) => {
+                    is_read = true;
+                    new
+                }
                 Err(fault) => {
                     tracing::debug!(container = self.whose.container, %fault, "its log can't be read");
                     continue;
                 }
             };
             if head.is_empty() {
-                return (new, apart);
+                return Some((new, apart));
             }
             if let Some(joined) = join(&seen.tail, &new, head) {
-                return (new, joined);
+                return Some((new, joined));
             }
             let rests = gather(head, live) == 0;
             if let Some(joined) = same_end(seen, &new, head).filter(|_| rests) {
-                return (new, joined);
+                return Some((new, joined));
             }
+        }
+        if !is_read {
+            return None;
         }
         let joined = join_at_a_guess(&seen.tail, &new, head);
         if joined.is_none() {
@@ -365,7 +450,7 @@ impl Side<'_> {
                 "what it wrote in the moment in which lair came back may be missing or there twice",
             );
         }
-        (new, joined.unwrap_or(apart))
+        Some((new, joined.unwrap_or(apart)))
     }
 
     fn tell(&self, what: &str) {
@@ -373,9 +458,6 @@ impl Side<'_> {
             Stream::Out => "stdout",
             Stream::Err => "stderr",
         };
-        let news = News::Missed(format!("{stream}: {what}"));
-        self.whose
-            .shared
-            .tell(&self.whose.module, self.whose.run, news);
+        self.whose.missed(&format!("{stream}: {what}"));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::fault::EngineFault;
 use super::feed::Feed;
-use crate::backend::{BoxFuture, CommandOutcome, ImageCheck, Streams};
+use crate::backend::{BoxFuture, CommandOutcome, ImageCheck};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +25,16 @@ pub type Answer<T> = BoxFuture<Result<T, EngineFault>>;
 /// One line of progress (`Copying blob 3 of 7`), trimmed; called from any thread, must not block.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// A connection that hands a container's output on: it gives the feed back when it has ended, for whatever reason.
-pub type HandingOn = oneshot::Receiver<Feed>;
+/// A connection that hands a container's output on, until it ends.
+pub type HandingOn = oneshot::Receiver<HandedOn>;
+
+/// What is left of a connection that has ended, for whatever reason.
+pub struct HandedOn {
+    /// To go on with.
+    pub feed: Feed,
+    /// It ended as it should, as far as can be told; else it broke off.
+    pub whole: bool,
+}
 
 /// One container engine. Dropping a future gives the question up; what the engine then does is its own business, so
 /// the backend looks for it afterwards by name and label.
@@ -51,6 +59,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Whether a container's first process is there, waiting, once it is attached to: then it can be watched from before
     /// its first instruction.
     fn shows_process_early(&self) -> bool {
+        false
+    }
+    /// Whether its log goes on while the engine itself is dead, because a monitor of each container writes it.
+    fn logs_without_engine(&self) -> bool {
         false
     }
     /// What makes this machine's GPUs known to it: the next step where it knows none.
@@ -83,9 +95,9 @@ pub trait Engine: Send + Sync + 'static {
     fn pause(&self, id: &str) -> Answer<()>;
     /// Thaws them.
     fn unpause(&self, id: &str) -> Answer<()>;
-    /// What the engine's own log has kept since then (time since the epoch; `None`: all), then the end of both
-    /// streams; for the time lair was away.
-    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams>;
+    /// Hands on what the engine's own log has kept, so many of the newest lines of both streams together or all, then ends;
+    /// for the time in which nobody was connected.
+    fn logs(&self, id: &str, newest: Option<u32>, feed: Feed) -> Answer<HandingOn>;
 }
 
 /// Who an engine is.

@@ -197,7 +197,10 @@ impl Feed {
             while left > 0 {
                 let most = left.min(buffer.len());
                 match source.read(&mut buffer[..most]).await {
-                    Ok(0) => return Ok(()),
+                    Ok(0) => {
+                        let what = "its output ended within a frame";
+                        return Err(EngineFault::new(EngineFaultKind::Unreachable, what));
+                    }
                     Ok(n) => {
                         self.write(stream, &buffer[..n]).await;
                         left -= n;

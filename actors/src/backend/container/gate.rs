@@ -11,7 +11,7 @@ use super::engine::{
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::pause;
-use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use crate::backend::{BoxFuture, CommandOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +93,10 @@ impl Engine for Gated {
     fn shows_process_early(&self) -> bool {
         self.engine.shows_process_early()
     }
+    fn logs_without_engine(&self) -> bool {
+        self.engine.logs_without_engine()
+    }
+
     fn how_to_have_gpus(&self) -> &'static str {
         self.engine.how_to_have_gpus()
     }
@@ -138,8 +142,8 @@ impl Engine for Gated {
     fn unpause(&self, id: &str) -> Answer<()> {
         self.pass(self.engine.unpause(id))
     }
-    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
-        self.pass(self.engine.logs(id, since))
+    fn logs(&self, id: &str, newest: Option<u32>, feed: Feed) -> Answer<HandingOn> {
+        self.pass(self.engine.logs(id, newest, feed))
     }
 }
 

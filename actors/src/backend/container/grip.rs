@@ -28,6 +28,8 @@ use tokio::time::Instant;
 
 /// How long output that is read from the engine's log is waited for after a container's end.
 const HANDED_ON: Duration = Duration::from_secs(10);
+/// The same where the engine is away, and may be starting again.
+const BACK_AGAIN: Duration = Duration::from_secs(4);
 
 /// The kernel's hold on a container's first process.
 pub(super) struct Life {
@@ -82,6 +84,8 @@ pub(super) struct Grip {
     pub by_us: AtomicI32,
     released: AtomicBool,
     pub exit: watch::Sender<Option<ChildExit>>,
+    /// It has ended, though not all of its output may have been handed on.
+    over: watch::Sender<bool>,
     output: Mutex<Option<JoinHandle<()>>>,
     behind: AtomicBool,
     _interest: Interest,
@@ -114,6 +118,7 @@ impl Grip {
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
             exit: watch::Sender::new(None),
+            over: watch::Sender::new(false),
             output: Mutex::new(None),
             behind: AtomicBool::new(false),
             _interest: Interest::of(shared),
@@ -128,17 +133,34 @@ impl Grip {
         let (id, init) = (self.id.clone(), self.spec.init);
         tokio::spawn(async move {
             let end = end::await_end(&shared, &id, watch, ooms).await;
-            if let Some(output) = weak.upgrade().and_then(|grip| grip.late_output())
-                && shared.presence.is_here()
-                && tokio::time::timeout(HANDED_ON, output).await.is_err()
-            {
-                tracing::warn!(container = id, "it has ended, and its output has not");
+            let output = weak.upgrade().and_then(|grip| {
+                grip.over.send_replace(true);
+                grip.late_output()
+            });
+            if let Some(output) = output {
+                let patience = match shared.presence.is_here() {
+                    true => HANDED_ON,
+                    false => BACK_AGAIN,
+                };
+                if tokio::time::timeout(patience, output).await.is_err() {
+                    tracing::warn!(container = id, "it has ended, and its output has not");
+                }
             }
             if let Some(grip) = weak.upgrade() {
                 let by_us = Some(grip.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
                 grip.exit.send_replace(Some(end.as_exit(by_us, init)));
             }
         });
+    }
+
+    /// Tells of its end at once, before the rest of its output is handed on.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
+    /// Can its end be seen without the engine?
+    pub fn is_seen(&self) -> bool {
+        self.init.is_some()
     }
 
     /// This hands its output on, until the end of that.

@@ -217,7 +217,7 @@ async fn run(
         module: order.id.clone(),
         run: order.inc,
     };
-    let output = away::of_new(whose, output, Arc::downgrade(&grip));
+    let output = away::of_new(whose, output, &grip);
     grip.hands_on(tokio::spawn(output));
     Ok(Started {
         identity: ChildIdentity::Container {

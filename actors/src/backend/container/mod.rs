@@ -55,6 +55,8 @@ pub const STARTS_IN_FLIGHT: usize = 8;
 const QUICK: Duration = Duration::from_secs(10);
 /// A question for which it has to work: start, remove.
 const SLOW: Duration = Duration::from_secs(60);
+/// Logs of engines that are read at once.
+const LOG_READERS: usize = 4;
 /// How long a start that was given up is waited for, before it is left to be undone in the background.
 const GIVEN_UP: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,7 @@ pub(super) struct Shared {
     gate: Gate,
     options: ContainerOptions,
     starts: Semaphore,
+    log_readers: Semaphore,
     under_way: Mutex<HashMap<(ChildId, u64), Arc<Notify>>>,
     presence: Presence,
     news: OnceLock<NewsSink>,
@@ -189,6 +192,7 @@ impl ContainerBackend {
                 mark: Mark::new(mark),
                 presence: Presence::new(),
                 starts: Semaphore::new(STARTS_IN_FLIGHT),
+                log_readers: Semaphore::new(LOG_READERS),
                 under_way: Mutex::default(),
                 news: OnceLock::new(),
                 swept: OnceCell::new(),

@@ -88,6 +88,13 @@ fn without_its_end(log: &[u8], tail: &[u8]) -> Option<(usize, usize)> {
     })
 }
 
+/// Is the last line of a log among the newest known bytes? A line that is longer than those has to end with them.
+pub(super) fn has_line(tail: &[u8], line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let end = &line[line.len().saturating_sub(tail.len())..];
+    memmem::rfind(tail, end).is_some() && (end.is_empty() == line.is_empty())
+}
+
 /// A log that has lost its beginning: it begins at a line within the tail.
 fn begins_within(log: &[u8], tail: &[u8]) -> Option<usize> {
     let starts = memchr::memchr_iter(b'\n', tail).map(|at| at + 1);
@@ -239,6 +246,16 @@ mod test {
         assert_eq!((&log[found.at..], found.gap), ("line 42 of many\n", false));
         assert_eq!(found.ahead, lost.len());
         assert_eq!(cut(text.as_bytes(), &known).at, text.len());
+    }
+
+    #[test]
+    fn a_logs_last_line_is_known_or_it_is_not() {
+        assert!(has_line(b"first\nwords", b"words"));
+        assert!(has_line(b"first\nlast\nmore\n", b"last\n"), "it lags");
+        assert!(has_line(b"", b"") && has_line(b"first\n", b""));
+        assert!(!has_line(b"first\n", b"words"));
+        assert!(!has_line(b"", b"words\n"));
+        assert!(has_line(b"nd of it", b"the end of it\n"));
     }
 
     fn told(before: &str, new: &str, live: &str, join: Option<Join>) -> Option<String> {

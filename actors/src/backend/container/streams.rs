@@ -2,11 +2,10 @@
 //!
 //! Owns: nothing. Promises: memory is bounded whatever the engine sends. Never: waits for anything but bytes.
 
-use super::engine::HandingOn;
+use super::engine::{HandedOn, HandingOn};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::http::Coming;
-use crate::backend::Streams;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
@@ -83,33 +82,42 @@ pub(super) fn of_connection<R: AsyncRead + Unpin + Send + 'static>(
     let (tell, ended) = oneshot::channel();
     tokio::spawn(async move {
         let _connection = connection;
-        if let Err(fault) = feed.frames(source).await {
-            tracing::warn!(container, %fault, "its output broke off");
+        let read = feed.frames(source).await;
+        let whole = read.is_ok();
+        if let Err(fault) = read {
+            tracing::debug!(container, %fault, "its output broke off");
         }
         // Who does not care any more lets the pipes go with it.
-        let _ = tell.send(feed);
+        let _ = tell.send(HandedOn { feed, whole });
     });
     ended
 }
 
-/// The streams in a framed answer, handed on as it comes.
-///
-/// # Errors
-/// No pipes.
-pub(super) fn of_answer(coming: Coming) -> Result<Streams, EngineFault> {
-    let (feed, streams) = Feed::new()?;
-    tokio::spawn(hand_on(coming, feed));
-    Ok(streams)
+/// Hands the streams in a framed answer on as it comes.
+pub(super) fn of_answer(coming: Coming, feed: Feed) -> HandingOn {
+    let (tell, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = tell.send(hand_on(coming, feed).await);
+    });
+    ended
 }
 
-async fn hand_on(mut coming: Coming, mut feed: Feed) {
-    let (mut reader, mut writer) = tokio::io::duplex(KEPT);
+async fn hand_on(mut coming: Coming, mut feed: Feed) -> HandedOn {
+    let (reader, mut writer) = tokio::io::duplex(KEPT);
     let copy = async move {
-        while let Ok(Some(data)) = coming.next().await {
-            if writer.write_all(&data).await.is_err() {
-                return;
+        loop {
+            match coming.next().await {
+                Ok(Some(data)) if writer.write_all(&data).await.is_ok() => {}
+                Ok(None) => return true,
+                Ok(Some(_)) | Err(_) => return false,
             }
         }
     };
-    let (_, _) = tokio::join!(copy, feed.frames(&mut reader));
+    // The reader goes with the last frame that is one, so that the writer is held up by nobody.
+    let frames = async { feed.frames(reader).await.is_ok() };
+    let (came, framed) = tokio::join!(copy, frames);
+    HandedOn {
+        feed,
+        whole: came && framed,
+    }
 }

@@ -22,8 +22,14 @@ pub(super) enum Last {
     ALineEndOfItsOwn,
 }
 
-/// Hands a command's output on until both streams have ended, `held` first; gives the feed back.
-pub(super) async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>, last: Last) -> Feed {
+/// Hands a command's output on until both streams have ended, `held` first; gives the feed back, and whether the command
+/// succeeded.
+pub(super) async fn hand_on(
+    mut child: Child,
+    feed: Feed,
+    held: Vec<u8>,
+    last: Last,
+) -> (Feed, bool) {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (mut to_out, mut to_err) = feed.split();
     let errors = async {
@@ -41,10 +47,11 @@ pub(super) async fn hand_on(mut child: Child, feed: Feed, held: Vec<u8>, last: L
     };
     let (held, ()) = tokio::join!(outs, errors);
     let ended = tokio::time::timeout(LAST_BYTES, child.wait()).await;
-    if held && !matches!(ended, Ok(Ok(status)) if status.success()) {
+    let succeeded = matches!(ended, Ok(Ok(status)) if status.success());
+    if held && !succeeded {
         to_out.write(Stream::Out, b"\n").await;
     }
-    Feed::joined(to_out, to_err)
+    (Feed::joined(to_out, to_err), succeeded)
 }
 
 async fn copy<R: AsyncRead + Unpin>(source: Option<R>, feed: &mut Feed, stream: Stream) {

@@ -12,15 +12,15 @@ mod told;
 
 use super::docker::BY_HOOK;
 use super::engine::{
-    Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, HandingOn, ImageFacts,
-    Listed, Progress, Stats,
+    Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, HandedOn, HandingOn,
+    ImageFacts, Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::Feed;
 use super::podman::BY_CDI;
 use super::streams::KEPT;
 use super::{command, pause};
-use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use crate::backend::{BoxFuture, CommandOutcome};
 use attached::{Last, hand_on};
 use follow::Follower;
 use lair_supervision::ExitStatus;
@@ -55,7 +55,7 @@ struct Inner {
 }
 
 /// Where its output goes, and who is told of the end of that.
-type Attached = (Feed, oneshot::Sender<Feed>);
+type Attached = (Feed, oneshot::Sender<HandedOn>);
 
 /// The command that is used.
 struct One {
@@ -136,6 +136,7 @@ fn is_over(fault: &EngineFault) -> bool {
     fault.kind == EngineFaultKind::NoSuchContainer
         || says("is not running")
         || says("can only kill running containers")
+        || says("container state improper")
         || says("is not paused")
         || says("not paused")
 }
@@ -254,12 +255,17 @@ impl Engine for Cli {
                 Flavour::Docker | Flavour::Other => Last::Nothing,
             };
             tokio::spawn(async move {
-                let feed = hand_on(child, feed, Vec::new(), last).await;
+                let (feed, _) = hand_on(child, feed, Vec::new(), last).await;
                 follower.wake(&id);
-                let _ = tell.send(feed);
+                let _ = tell.send(HandedOn { feed, whole: true });
             });
             Ok(ended)
         })
+    }
+
+    fn logs_without_engine(&self) -> bool {
+        let chosen = self.0.chosen.get();
+        chosen.is_some_and(|one| one.program.flavour == Flavour::Podman)
     }
 
     fn how_to_have_gpus(&self) -> &'static str {
@@ -394,19 +400,25 @@ impl Engine for Cli {
         Box::pin(async move { me.act(&["unpause", &id]).await })
     }
 
-    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
+    fn logs(&self, id: &str, newest: Option<u32>, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            let since = since.map(|at| format!("--since={}", at.as_secs()));
-            let args = ["logs"].into_iter().chain(since.as_deref());
+            let tail = newest.map(|lines| format!("--tail={lines}"));
+            let args = ["logs"].into_iter().chain(tail.as_deref());
             let (out, err) = (Stdio::piped(), Stdio::piped());
             let child = me
                 .program()
                 .await?
                 .spawn(args.chain([id.as_str()]), out, err, false)?;
-            let (feed, streams) = Feed::new()?;
-            tokio::spawn(hand_on(child, feed, Vec::new(), Last::Nothing));
-            Ok(streams)
+            let (tell, ended) = oneshot::channel();
+            tokio::spawn(async move {
+                let (feed, succeeded) = hand_on(child, feed, Vec::new(), Last::Nothing).await;
+                let _ = tell.send(HandedOn {
+                    feed,
+                    whole: succeeded,
+                });
+            });
+            Ok(ended)
         })
     }
 }
@@ -435,9 +447,10 @@ impl Cli {
         }
         let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
         tokio::spawn(async move {
-            let feed = hand_on(child, feed, held, Last::Nothing).await;
+            // Its exit code is the container's, or tells of a fault of its own with one that a container may have, too.
+            let (feed, _) = hand_on(child, feed, held, Last::Nothing).await;
             follower.wake(&id);
-            let _ = tell.send(feed);
+            let _ = tell.send(HandedOn { feed, whole: true });
         });
         Ok(())
     }

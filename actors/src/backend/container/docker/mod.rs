@@ -16,7 +16,7 @@ use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
 use super::http::{Wire, escape};
 use super::{command, pause, streams};
-use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use crate::backend::{BoxFuture, CommandOutcome};
 use bollard::errors::Error;
 use bollard::models::ExecConfig;
 use bollard::query_parameters as query;
@@ -279,21 +279,19 @@ impl Engine for Docker {
         })
     }
 
-    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
+    fn logs(&self, id: &str, newest: Option<u32>, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            let since = since.map_or(String::new(), |at| {
-                format!("&since={}.{:09}", at.as_secs(), at.subsec_nanos())
-            });
+            let tail = newest.map_or(String::new(), |lines| format!("&tail={lines}"));
             let path = format!(
-                "/containers/{}/logs?stdout=1&stderr=1&follow=0{since}",
+                "/containers/{}/logs?stdout=1&stderr=1&follow=0{tail}",
                 escape(&id)
             );
             let coming = me
                 .wire
                 .stream(Method::GET, &path, EngineFaultKind::Refused)
                 .await?;
-            streams::of_answer(coming)
+            Ok(streams::of_answer(coming, feed))
         })
     }
 }

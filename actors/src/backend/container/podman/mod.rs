@@ -16,7 +16,7 @@ use super::feed::Feed;
 use super::http::{Reply, Wire, escape};
 use super::service::ServiceOrder;
 use super::{command, streams};
-use crate::backend::{BoxFuture, CommandOutcome, Streams};
+use crate::backend::{BoxFuture, CommandOutcome};
 use hyper::{Method, StatusCode};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -165,6 +165,11 @@ impl Engine for Podman {
         })
     }
 
+    // conmon writes it.
+    fn logs_without_engine(&self) -> bool {
+        true
+    }
+
     fn shows_process_early(&self) -> bool {
         true
     }
@@ -263,17 +268,17 @@ impl Engine for Podman {
         Box::pin(async move { me.act(&id, "unpause", Gone::IsFine).await })
     }
 
-    fn logs(&self, id: &str, since: Option<Duration>) -> Answer<Streams> {
+    fn logs(&self, id: &str, newest: Option<u32>, feed: Feed) -> Answer<HandingOn> {
         let (me, id) = (self.clone(), id.to_owned());
         Box::pin(async move {
-            let since = since.map_or(String::new(), |at| format!("&since={}", at.as_secs()));
-            let query = format!("/logs?stdout=true&stderr=true&follow=false{since}");
+            let tail = newest.map_or(String::new(), |lines| format!("&tail={lines}"));
+            let query = format!("/logs?stdout=true&stderr=true&follow=false{tail}");
             let path = url(&container(&id, &query));
             let coming = me
                 .wire
                 .stream(Method::GET, &path, EngineFaultKind::Refused)
                 .await?;
-            streams::of_answer(coming)
+            Ok(streams::of_answer(coming, feed))
         })
     }
 }
