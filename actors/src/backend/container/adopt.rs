@@ -26,6 +26,9 @@ use std::time::Duration;
 
 /// What becomes of a container that nobody claims after its stop signal, before it is removed by force.
 const GRACE: Duration = Duration::from_secs(10);
+/// Looks at one that runs and has no process, and the time between two.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
 /// Tries to take one over from an engine that fails to answer.
 const TRIES: u32 = 10;
 const AGAIN: Duration = Duration::from_millis(500);
@@ -223,16 +226,17 @@ async fn take(
     listed: &Listed,
     known: &[Recorded; 2],
 ) -> Result<Option<Started>, EngineFault> {
-    let inspected = within(QUICK, "inspect it", shared.engine.inspect(&listed.id)).await?;
-    let Some(facts) = inspected.filter(|facts| is_it(shared, order, facts)) else {
+    let Some((facts, life)) = seen(shared, &listed.id).await? else {
         return Ok(None);
     };
+    if !is_it(shared, order, &facts) {
+        return Ok(None);
+    }
     let Launch::Container(launch) = &order.plan.launch else {
         return Ok(None);
     };
     let image = image(shared, &facts).await;
     let spec = wanted(order, launch, &shared.options.instance, &image.id);
-    let life = facts.pid.and_then(|pid| Life::of(pid, &facts.id));
     let runs = matches!(
         facts.state,
         ContainerState::Running | ContainerState::Paused
@@ -275,6 +279,28 @@ async fn take(
         ready: None,
         handle: grip,
     }))
+}
+
+/// What the engine knows of it, and the kernel's hold on it. An engine may take a moment to notice an end; to connect to one
+/// that has ended makes Podman forget how.
+async fn seen(
+    shared: &Arc<Shared>,
+    id: &str,
+) -> Result<Option<(ContainerFacts, Option<Life>)>, EngineFault> {
+    let mut looks = LOOKS;
+    loop {
+        let inspected = within(QUICK, "inspect it", shared.engine.inspect(id)).await?;
+        let Some(facts) = inspected else {
+            return Ok(None);
+        };
+        let life = facts.pid.and_then(|pid| Life::of(pid, &facts.id));
+        looks -= 1;
+        // After that it is taken for one that can't be seen from here.
+        if facts.state != ContainerState::Running || life.is_some() || looks == 0 {
+            return Ok(Some((facts, life)));
+        }
+        pause(LOOK).await;
+    }
 }
 
 fn is_it(shared: &Shared, order: &StartOrder, facts: &ContainerFacts) -> bool {

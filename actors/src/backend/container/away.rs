@@ -162,7 +162,7 @@ async fn keep_up(whose: Whose, mut feed: Feed, grip: Weak<Grip>, mut over: watch
     let (mut rest, mut is_heard_of_late) = (REST, true);
     loop {
         let there = tokio::select! {
-            there = whereabouts(&whose) => there,
+            there = whereabouts(&whose, &grip) => there,
             () = feed.given_up() => return,
         };
         let runs = match there {
@@ -214,15 +214,18 @@ enum Whereabouts {
     Gone,
 }
 
-/// Waits for an engine that is away, and while it is paused: it says nothing then, and engines connect nobody to it.
-async fn whereabouts(whose: &Whose) -> Whereabouts {
+/// Waits for an engine that is away, and while it is paused: it says nothing then, and engines connect nobody to it. One that
+/// has ended by the kernel's word is not connected to: Podman would make it anew, and forget how it ended.
+async fn whereabouts(whose: &Whose, grip: &Weak<Grip>) -> Whereabouts {
     loop {
-        match whose.state().await {
+        let state = whose.state().await;
+        let over = grip.upgrade().is_none_or(|held| held.is_over());
+        match state {
             Ok(None) => return Whereabouts::Gone,
             Ok(Some(ContainerState::Exited)) => return Whereabouts::Over,
-            Ok(Some(ContainerState::Running)) => return Whereabouts::Runs,
-            Ok(Some(ContainerState::Created | ContainerState::Between)) => pause(LATE).await,
+            Ok(Some(ContainerState::Running)) if !over => return Whereabouts::Runs,
             Ok(Some(ContainerState::Paused)) | Err(_) => pause(AGAIN).await,
+            Ok(Some(_)) => pause(LATE).await,
         }
     }
 }
