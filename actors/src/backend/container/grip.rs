@@ -9,6 +9,7 @@ use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts};
 use super::presence::Interest;
 use super::wanted::{described, differences};
 use super::{QUICK, Shared, command, end, sweep, within};
+use crate::backend::last_word::LastWord;
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, ImageCheck, Tree};
 use crate::cgroup::{Held, HeldLimits, Limit, held_by};
 use crate::confinement::Confinement;
@@ -77,7 +78,7 @@ pub(super) struct Grip {
     applied: Applied,
     pub by_us: AtomicI32,
     released: AtomicBool,
-    pub exit: watch::Sender<Option<ChildExit>>,
+    pub exit: LastWord,
     _interest: Interest,
 }
 
@@ -107,7 +108,7 @@ impl Grip {
             applied,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
-            exit: watch::Sender::new(None),
+            exit: LastWord::default(),
             _interest: Interest::of(shared),
         });
         grip.follow(watch, ooms);
@@ -122,7 +123,7 @@ impl Grip {
             let end = end::await_end(&shared, &id, watch, ooms).await;
             if let Some(grip) = weak.upgrade() {
                 let by_us = Some(grip.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
-                grip.exit.send_replace(Some(end.as_exit(by_us, init)));
+                grip.exit.tell(end.as_exit(by_us, init));
             }
         });
     }
@@ -133,7 +134,7 @@ impl Grip {
             let mut look = [PollFd::new(pidfd, PollFlags::IN)];
             matches!(poll(&mut look, Some(&Timespec::default())), Ok(1..))
         });
-        dead || self.exit.borrow().is_some()
+        dead || self.exit.is_told()
     }
 
     /// To the first process, by the kernel; false where that can't be done.
@@ -217,7 +218,7 @@ impl ChildHandle for Grip {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        ChildExit::told(self.exit.subscribe())
+        self.exit.wait()
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {
