@@ -1,13 +1,13 @@
 //! Looks at the listening sockets of running modules, a moment after each start and then on a modest schedule.
 //!
 //! Owns: when it is looked, and what was seen last. Promises: asks the kernel alone, never a module; while nothing new
-//! listens on the machine a look costs two small files, however many modules there are; nothing runs, nothing is looked
-//! at. Never: judges ([`lair_supervision::exposure`]), or stops anything: the root is told.
+//! listens on the machine a look costs one short question, however many modules there are; nothing runs, nothing is
+//! looked at. Never: judges ([`lair_supervision::exposure`]), or stops anything: the root is told.
 
 use crate::backend::Tree;
 use crate::clock::{Clock, TimerId};
 use crate::events::EventLog;
-use crate::facts::{Listening, ProcessTable, listening, sockets_of};
+use crate::facts::{Listening, ProcessTable, listed, listening, sockets_of};
 use crate::messages::RootMsg;
 use crate::view::{Board, View};
 use lair_manifests::launch::LaunchPlan;
@@ -52,14 +52,22 @@ async fn keep_looking(args: ExposureArgs) {
     loop {
         let idle = !args.board.all().iter().any(|view| is_up(view));
         tokio::select! {
-            news = newest.changed() => if news.is_err() { return },
+            news = newest.changed() => {
+                if news.is_err() {
+                    return;
+                }
+                pause(&args.clock, SETTLE).await;
+                newest.mark_unchanged();
+            }
             () = pause(&args.clock, EVERY), if !idle => {}
         }
-        pause(&args.clock, SETTLE).await;
-        newest.mark_unchanged();
         let views = args.board.all();
+        let now = listed();
+        if known.says_all(&views, now.as_ref()) {
+            continue;
+        }
         let looked = tokio::task::spawn_blocking(move || {
-            let news = known.look(&views);
+            let news = known.look(&views, now);
             (known, news)
         });
         // A panic in there is a fault of one look: the next begins anew.
@@ -84,19 +92,27 @@ struct Known {
 type News = Vec<(ChildId, u64, Exposure)>;
 
 impl Known {
-    fn look(&mut self, views: &[Arc<View>]) -> News {
-        let now = listening().ok();
+    /// Nothing else listens than at the last look, and that has seen each of these runs.
+    fn says_all(&self, views: &[Arc<View>], now: Option<&Listening>) -> bool {
+        let seen = |view: &Arc<View>| {
+            let judged = self.judged.get(&view.plan.spec.id);
+            judged.is_some_and(|(of, _)| *of == view.child.inc) || tree(view).is_none()
+        };
+        now.is_some()
+            && now == self.listening.as_ref()
+            && views.iter().filter(|v| is_up(v)).all(seen)
+    }
+
+    fn look(&mut self, views: &[Arc<View>], now: Option<Listening>) -> News {
+        let now = now.or_else(|| listening().ok());
         let same = now.is_some() && now == self.listening;
         let mut table = None;
         let (mut news, mut judged) = (News::new(), BTreeMap::new());
         for view in views.iter().filter(|view| is_up(view)) {
             let (id, inc) = (view.plan.spec.id.clone(), view.child.inc);
-            let Some(tree) = view.handle.as_ref().map(|handle| handle.tree()) else {
+            let Some(tree) = tree(view) else {
                 continue;
             };
-            if tree == Tree::None {
-                continue;
-            }
             let before = self.judged.remove(&id).filter(|(of, _)| *of == inc);
             let verdict = match (before.as_ref(), &now) {
                 (Some((_, verdict)), _) if same => verdict.clone(),
@@ -123,6 +139,12 @@ impl Known {
 
 fn is_up(view: &View) -> bool {
     matches!(view.child.phase, Phase::Up { .. })
+}
+
+/// Where its processes are to be found, if it has any.
+fn tree(view: &View) -> Option<Tree> {
+    let tree = view.handle.as_ref()?.tree();
+    (tree != Tree::None).then_some(tree)
 }
 
 fn declared(plan: &LaunchPlan) -> Vec<Declared> {

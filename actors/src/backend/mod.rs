@@ -5,6 +5,7 @@
 //! Never: decides anything; a backend starts, signals, watches and reports.
 
 pub mod container;
+mod last_word;
 pub mod native;
 mod secrets;
 pub mod sim;
@@ -103,22 +104,6 @@ pub struct ChildExit {
     pub by_us: Option<i32>,
     /// What could not be ended (`pid 17 nginx`); empty means the whole tree is gone.
     pub leftover: Vec<String>,
-}
-
-impl ChildExit {
-    /// The end, as soon as it is told; one of which nothing is known if whoever would tell is gone.
-    pub(crate) fn told(mut exit: watch::Receiver<Option<ChildExit>>) -> BoxFuture<ChildExit> {
-        Box::pin(async move {
-            let ended = exit.wait_for(Option::is_some).await.ok();
-            ended.and_then(|exit| exit.clone()).unwrap_or(ChildExit {
-                status: ExitStatus::Unknown,
-                oom: Tri::Unknown,
-                core: None,
-                by_us: None,
-                leftover: Vec::new(),
-            })
-        })
-    }
 }
 
 /// Where the processes of a child are found, for the sampler and for people.

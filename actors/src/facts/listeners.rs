@@ -1,5 +1,6 @@
 //! Which sockets a tree really listens on, and who holds a port.
 
+use super::sockets::listening;
 use super::table::pids;
 use crate::backend::Tree;
 use procfs::net::{TcpNetEntry, TcpState};
@@ -33,6 +34,7 @@ pub struct Holder {
 #[must_use]
 pub fn listeners(tree: &Tree) -> Vec<Listener> {
     let mut namespaces: BTreeMap<u64, BTreeMap<u64, (IpAddr, u16)>> = BTreeMap::new();
+    let own = Process::myself().ok().and_then(|me| net_namespace(&me));
     let mut found = BTreeMap::new();
     for pid in pids(tree) {
         let Ok(process) = Process::new(pid) else {
@@ -40,9 +42,13 @@ pub fn listeners(tree: &Tree) -> Vec<Listener> {
         };
         // Containers live in network namespaces of their own: ask each process for its own table, once a namespace.
         let table = match net_namespace(&process) {
-            Some(namespace) => namespaces
-                .entry(namespace)
-                .or_insert_with(|| listening(&process)),
+            Some(namespace) => namespaces.entry(namespace).or_insert_with(|| {
+                if own == Some(namespace) {
+                    listening().unwrap_or_default()
+                } else {
+                    listening_for(&process)
+                }
+            }),
             None => namespaces.entry(0).or_default(),
         };
         for inode in sockets(&process) {
@@ -60,7 +66,8 @@ pub fn listeners(tree: &Tree) -> Vec<Listener> {
 /// Who listens on a TCP port of our own network namespace, as far as we may see.
 #[must_use]
 pub fn port_holder(port: u16) -> Option<Holder> {
-    let inodes: BTreeSet<u64> = listening(&Process::myself().ok()?)
+    let inodes: BTreeSet<u64> = listening()
+        .ok()?
         .into_iter()
         .filter(|(_, (_, bound))| *bound == port)
         .map(|(inode, _)| inode)
@@ -78,7 +85,7 @@ pub fn port_holder(port: u16) -> Option<Holder> {
     })
 }
 
-fn listening(process: &Process) -> BTreeMap<u64, (IpAddr, u16)> {
+fn listening_for(process: &Process) -> BTreeMap<u64, (IpAddr, u16)> {
     let v4 = process.tcp().unwrap_or_default();
     let v6 = process.tcp6().unwrap_or_default();
     v4.iter()

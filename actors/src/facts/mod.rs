@@ -7,6 +7,7 @@
 //! them from a blocking thread.
 
 mod desk;
+mod diag;
 mod gpu;
 mod host;
 mod listeners;
@@ -26,7 +27,7 @@ pub(crate) use measure::is_alive;
 pub use measure::{Meter, Owner, claim, process_name};
 pub use own::{OwnUsage, own_usage};
 pub use sampler::{Sampled, Sampler};
-pub use sockets::{Listening, Taken, listening, sockets_of, taken_port};
+pub use sockets::{Listening, Taken, listed, listening, sockets_of, taken_port};
 pub use table::{ProcessTable, belongs, pids};
 pub use tree::{TreeProcess, processes};
 pub use usage::{Usage, usage};

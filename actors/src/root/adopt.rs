@@ -226,9 +226,8 @@ impl RootState {
         if ledger.is_long() {
             let marked = self.children.values().map(|known| {
                 let since = known.started_ms().unwrap_or_default();
-                let past = known.past.clone();
-                let mark =
-                    past.unwrap_or_else(|| Mark::of(&known.child, since, known.parking.since_ms));
+                let now = || Mark::of(&known.child, since, known.parking.since_ms);
+                let mark = known.past.as_deref().cloned().unwrap_or_else(now);
                 (&*known.plan, mark)
             });
             ledger.compact(marked);

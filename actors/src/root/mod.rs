@@ -396,7 +396,7 @@ impl RootState {
             None if full => return Err(DeniedReason::Busy),
             None => {
                 let mut known = Box::new(Managed::new(first.0, first.1, base));
-                known.past = mark;
+                known.past = mark.map(Box::new);
                 self.children.insert(id.clone(), known);
                 self.join_group(&id);
                 self.show(&id);

@@ -50,7 +50,7 @@ pub(super) struct Managed {
     /// What the ledger says of it.
     pub noted: Option<Mark>,
     /// Where it stood in an earlier life, until this one has gone on with it: a kill before that must not lose it.
-    pub past: Option<Mark>,
+    pub past: Option<Box<Mark>>,
     pub parking: Parking,
     timers: Vec<(TimerKind, TimerId)>,
     started_ms: Option<u64>,

@@ -9,6 +9,7 @@ use super::engine::{Applied, ContainerState, CreateSpec, ImageFacts};
 use super::presence::Interest;
 use super::wanted::{described, differences};
 use super::{QUICK, Shared, command, end, sweep, within};
+use crate::backend::last_word::LastWord;
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, ImageCheck, Tree};
 use crate::cgroup::{Held, HeldLimits, Limit, held_by};
 use crate::confinement::Confinement;
@@ -83,7 +84,7 @@ pub(super) struct Grip {
     applied: Applied,
     pub by_us: AtomicI32,
     released: AtomicBool,
-    pub exit: watch::Sender<Option<ChildExit>>,
+    pub exit: LastWord,
     /// It has ended, though not all of its output may have been handed on.
     over: watch::Sender<bool>,
     output: Mutex<Option<JoinHandle<()>>>,
@@ -117,7 +118,7 @@ impl Grip {
             applied,
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
-            exit: watch::Sender::new(None),
+            exit: LastWord::default(),
             over: watch::Sender::new(false),
             output: Mutex::new(None),
             behind: AtomicBool::new(false),
@@ -148,7 +149,7 @@ impl Grip {
             }
             if let Some(grip) = weak.upgrade() {
                 let by_us = Some(grip.by_us.load(Ordering::Relaxed)).filter(|s| *s != 0);
-                grip.exit.send_replace(Some(end.as_exit(by_us, init)));
+                grip.exit.tell(end.as_exit(by_us, init));
             }
         });
     }
@@ -189,7 +190,7 @@ impl Grip {
             let mut look = [PollFd::new(pidfd, PollFlags::IN)];
             matches!(poll(&mut look, Some(&Timespec::default())), Ok(1..))
         });
-        dead || self.exit.borrow().is_some()
+        dead || self.exit.is_told()
     }
 
     /// To the first process, by the kernel; false where that can't be done.
@@ -273,7 +274,7 @@ impl ChildHandle for Grip {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        ChildExit::told(self.exit.subscribe())
+        self.exit.wait()
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {

@@ -2,6 +2,7 @@
 
 use super::adopt::notify_tag;
 use super::{Shared, command, confine};
+use crate::backend::last_word::LastWord;
 use crate::backend::{BoxFuture, ChildExit, ChildHandle, CommandOutcome, Tree};
 use crate::cgroup::{HeldLimits, ModuleGroups, Shortfall};
 use crate::confinement::Confinement;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// After KILL, how long a tree without its leader may take to vanish before it is named as left over.
 const VANISH: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(super) struct Grip {
     by_us: AtomicI32,
     released: AtomicBool,
     frozen: AtomicBool,
-    exit: watch::Sender<Option<ChildExit>>,
+    exit: LastWord,
     confinement: OnceLock<Confinement>,
     // Keeps the tracking folder until the last tree is gone.
     shared: Arc<Shared>,
@@ -65,7 +66,7 @@ impl Grip {
             by_us: AtomicI32::new(0),
             released: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
-            exit: watch::Sender::new(None),
+            exit: LastWord::default(),
             confinement: OnceLock::new(),
             shared,
         })
@@ -198,13 +199,13 @@ impl Grip {
             Ending::Unknown => (ExitStatus::Unknown, None),
         };
         let oom = self.oom(status, by_us);
-        self.exit.send_replace(Some(ChildExit {
+        self.exit.tell(ChildExit {
             status,
             oom,
             core,
             by_us,
             leftover,
-        }));
+        });
     }
 }
 
@@ -242,9 +243,8 @@ impl Grip {
         if self.end_if_short() {
             return;
         }
-        let (weak, mut exit) = (Arc::downgrade(self), self.exit.subscribe());
+        let (weak, ended) = (Arc::downgrade(self), self.exit.wait());
         tokio::spawn(async move {
-            let ended = exit.wait_for(Option::is_some);
             let short = async {
                 while let Ok(mut bell) = alarm.readable().await {
                     bell.clear_ready();
@@ -313,7 +313,7 @@ impl ChildHandle for Grip {
     }
 
     fn exit(&self) -> BoxFuture<ChildExit> {
-        ChildExit::told(self.exit.subscribe())
+        self.exit.wait()
     }
 
     fn run(&self, argv: Vec<String>, timeout: Duration) -> BoxFuture<CommandOutcome> {
@@ -389,7 +389,7 @@ impl Drop for Grip {
         if !self.released.load(Ordering::Relaxed) {
             let _ = self.keeper.kill(self.key);
             // Before its end the keeper refuses to forget a child; after it, nobody follows any more.
-            if self.exit.borrow().is_some() {
+            if self.exit.is_told() {
                 let _ = self.keeper.ack(self.key);
             }
             self.unlink();
