@@ -5,7 +5,7 @@ mod support;
 use lair::actors::backend::container::cli::Cli;
 use lair::actors::backend::container::docker::Docker;
 use lair::actors::backend::container::engine::{
-    ContainerState, CreateSpec, Engine, Network, Publish,
+    ConnectionEnd, ContainerState, CreateSpec, Engine, Network, Publish,
 };
 use lair::actors::backend::container::fault::{EngineFault, EngineFaultKind};
 use lair::actors::backend::container::feed::Feed;
@@ -453,7 +453,9 @@ async fn the_engines_own_log_has_both_streams(on: On) {
     let (feed, kept) = Feed::new().expect("pipes");
     let handing_on = on.engine.logs(&id, None, feed).await.expect("a log");
     let ((out, err), whole) = tokio::join!(both(kept), async {
-        handing_on.await.is_ok_and(|ended| ended.whole)
+        handing_on
+            .await
+            .is_ok_and(|ended| ended.end == ConnectionEnd::Whole)
     });
     assert!(whole, "it ended as it should");
     assert_eq!(

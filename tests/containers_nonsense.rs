@@ -3,7 +3,7 @@
 mod support;
 
 use lair::actors::backend::container::docker::Docker;
-use lair::actors::backend::container::engine::{CreateSpec, Engine};
+use lair::actors::backend::container::engine::{ConnectionEnd, CreateSpec, Engine};
 use lair::actors::backend::container::fault::{EngineFault, EngineFaultKind};
 use lair::actors::backend::container::feed::Feed;
 use lair::actors::backend::container::podman::Podman;
@@ -195,7 +195,11 @@ async fn streams_of_nonsense_end_or_are_held_up() {
         let (feed, streams) = Feed::new().expect("pipes");
         let ended = match engine.logs("x", None, feed).await {
             Ok(handing_on) => {
-                let whole = async { handing_on.await.is_ok_and(|ended| ended.whole) };
+                let whole = async {
+                    handing_on
+                        .await
+                        .is_ok_and(|ended| ended.end == ConnectionEnd::Whole)
+                };
                 let both = async { tokio::join!(whole, ends(streams)).0 };
                 tokio::time::timeout(SOON, both).await.expect("an end")
             }

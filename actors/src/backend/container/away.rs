@@ -6,7 +6,7 @@
 //! the end; memory is bounded by what an engine's log may hold, and few logs are read at once; what is in neither is said.
 //! Never: writes a file, or decides from where to go on ([`super::splice`] does).
 
-use super::engine::{ContainerState, HandedOn, HandingOn};
+use super::engine::{ConnectionEnd, ContainerState, HandedOn, HandingOn};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::{Feed, Stream};
 use super::grip::Grip;
@@ -103,10 +103,17 @@ pub(super) fn of_new(
 ) -> impl Future<Output = ()> + Send + use<> {
     let (over, grip) = (grip.over(), Arc::downgrade(grip));
     async move {
-        let Ok(HandedOn { feed, whole }) = live.await else {
+        let Ok(HandedOn { feed, end }) = live.await else {
             return;
         };
-        if whole && ended_with_it(&whose, &grip, &feed).await {
+        let whole = match end {
+            ConnectionEnd::Broken => false,
+            ConnectionEnd::Whole => ended_with_it(&whose, &grip).await,
+            ConnectionEnd::Unsure => {
+                ended_with_it(&whose, &grip).await && logged_no_more(&whose, &feed).await
+            }
+        };
+        if whole {
             return;
         }
         keep_up(whose, feed, grip, over).await;
@@ -130,9 +137,8 @@ pub(super) fn of_found(
     }
 }
 
-/// Did the connection end because the container did, with all of its output? An engine that was killed and is back again
-/// says nothing of the connections it had; its log's last line does.
-async fn ended_with_it(whose: &Whose, grip: &Weak<Grip>, feed: &Feed) -> bool {
+/// Did the connection end because the container did?
+async fn ended_with_it(whose: &Whose, grip: &Weak<Grip>) -> bool {
     for _ in 0..AT_ONCE {
         let Some(held) = grip.upgrade() else {
             return true;
@@ -141,17 +147,22 @@ async fn ended_with_it(whose: &Whose, grip: &Weak<Grip>, feed: &Feed) -> bool {
             true => held.is_over(),
             false => matches!(whose.state().await, Ok(Some(ContainerState::Exited))),
         };
-        drop(held);
         if over {
-            let last = log(whose, Some(1)).await;
-            return last.is_ok_and(|[out, err]| {
-                let has = |stream, line: &[u8]| has_line(&feed.seen(stream).tail, line);
-                has(Stream::Out, &out) && has(Stream::Err, &err)
-            });
+            return true;
         }
+        drop(held);
         pause(MOMENT).await;
     }
     false
+}
+
+/// An engine that was killed and is back again says nothing of the connections it had; its log's last line does.
+async fn logged_no_more(whose: &Whose, feed: &Feed) -> bool {
+    let last = log(whose, Some(1)).await;
+    last.is_ok_and(|[out, err]| {
+        let has = |stream, line: &[u8]| has_line(&feed.seen(stream).tail, line);
+        has(Stream::Out, &out) && has(Stream::Err, &err)
+    })
 }
 
 /// Connects again whenever a connection has ended before the container, and looks into the log once more at its end.
@@ -256,7 +267,10 @@ async fn go_on(
 /// What the engine's log has now of both streams: all, or so many of the newest lines.
 async fn log(whose: &Whose, newest: Option<u32>) -> Result<[Vec<u8>; 2], EngineFault> {
     // Each may be large, and all containers of an engine that is back are read at once.
-    let _turn = whose.shared.log_readers.acquire().await;
+    let _turn = match newest {
+        None => whose.shared.log_readers.acquire().await.ok(),
+        Some(_) => None,
+    };
     let read = async {
         let (feed, streams) = Feed::new()?;
         let handing_on = whose
@@ -279,7 +293,9 @@ async fn log(whose: &Whose, newest: Option<u32>) -> Result<[Vec<u8>; 2], EngineF
 
 /// Waits for the end and lets the pipes go; says whether it was a good one.
 async fn ended_well(handing_on: HandingOn) -> bool {
-    handing_on.await.is_ok_and(|ended| ended.whole)
+    handing_on
+        .await
+        .is_ok_and(|ended| ended.end == ConnectionEnd::Whole)
 }
 
 fn receiver(fd: OwnedFd) -> Result<Receiver, EngineFault> {

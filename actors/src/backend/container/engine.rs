@@ -32,8 +32,19 @@ pub type HandingOn = oneshot::Receiver<HandedOn>;
 pub struct HandedOn {
     /// To go on with.
     pub feed: Feed,
-    /// It ended as it should, as far as can be told; else it broke off.
-    pub whole: bool,
+    /// How it ended.
+    pub end: ConnectionEnd,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// Because there was no more to hand on, and whoever handed it on lives.
+    Whole,
+    /// As it should, but whoever handed it on can't be seen.
+    Unsure,
+    /// Early.
+    Broken,
 }
 
 /// One container engine. Dropping a future gives the question up; what the engine then does is its own business, so

@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use procfs::process::{Process, Stat, StatFlags};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -204,7 +205,7 @@ impl Wire {
         body: Option<Value>,
     ) -> Result<Coming, EngineFault> {
         let request = request(method, path, body.as_ref(), false)?;
-        let (response, connection) = self.send(request).await?;
+        let (response, connection, _) = self.send(request).await?;
         Ok(Coming {
             response,
             _connection: connection,
@@ -212,13 +213,9 @@ impl Wire {
     }
 
     /// A question after which the connection belongs to both sides. `Err` holds the refusal.
-    pub async fn hijack(
-        &self,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<(TokioIo<Upgraded>, JoinSet<()>), EngineFault> {
+    pub async fn hijack(&self, path: &str, body: Option<Value>) -> Result<Hijacked, EngineFault> {
         let request = request(Method::POST, path, body.as_ref(), true)?;
-        let (response, connection) = self.send(request).await?;
+        let (response, connection, peer) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let coming = Coming {
                 response,
@@ -228,14 +225,19 @@ impl Wire {
             return Err(reply.refusal(EngineFaultKind::Refused));
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| broken(&e))?;
-        Ok((TokioIo::new(upgraded), connection))
+        Ok(Hijacked {
+            source: TokioIo::new(upgraded),
+            connection,
+            peer,
+        })
     }
 
     async fn send(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, JoinSet<()>), EngineFault> {
+    ) -> Result<(Response<Incoming>, JoinSet<()>, Option<Peer>), EngineFault> {
         let stream = self.connect().await?;
+        let peer = Peer::of(&stream);
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(256 << 10)
             .handshake(TokioIo::new(stream))
@@ -246,7 +248,45 @@ impl Wire {
             let _ = connection.with_upgrades().await;
         });
         let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
-        Ok((response, driver))
+        Ok((response, driver, peer))
+    }
+}
+
+/// A connection that was taken over from HTTP.
+pub(super) struct Hijacked {
+    pub source: TokioIo<Upgraded>,
+    /// What keeps it alive.
+    pub connection: JoinSet<()>,
+    /// Who is at its other end.
+    pub peer: Option<Peer>,
+}
+
+/// The process that listens at the other end of a connection (unix(7), `SO_PEERCRED`).
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pid: i32,
+    start_ticks: u64,
+}
+
+impl Peer {
+    /// `None`: it can't be seen, or is who opens sockets for others (systemd.socket(5)).
+    fn of(stream: &UnixStream) -> Option<Self> {
+        let pid = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 1)?;
+        let start_ticks = Process::new(pid).ok()?.stat().ok()?.starttime;
+        Some(Peer { pid, start_ticks })
+    }
+
+    /// It is neither gone nor on its way: a kernel closes what a process has open before that is seen to be dead.
+    pub fn lives(self) -> bool {
+        let stat = Process::new(self.pid).and_then(|process| process.stat());
+        let lives = |stat: Stat| {
+            stat.starttime == self.start_ticks
+                && !matches!(stat.state, 'Z' | 'X')
+                && !stat
+                    .flags()
+                    .is_ok_and(|flags| flags.contains(StatFlags::PF_EXITING))
+        };
+        stat.is_ok_and(lives)
     }
 }
 

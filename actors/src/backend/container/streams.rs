@@ -2,10 +2,10 @@
 //!
 //! Owns: nothing. Promises: memory is bounded whatever the engine sends. Never: waits for anything but bytes.
 
-use super::engine::{HandedOn, HandingOn};
+use super::engine::{ConnectionEnd, HandedOn, HandingOn};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
-use super::http::Coming;
+use super::http::{Coming, Hijacked, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
@@ -72,23 +72,29 @@ pub(super) async fn lines(
     }
 }
 
-/// Hands the output of a container on, as its engine frames it on a connection; `connection` is what keeps that alive.
-pub(super) fn of_connection<R: AsyncRead + Unpin + Send + 'static>(
-    source: R,
-    connection: impl Send + 'static,
-    container: String,
-    mut feed: Feed,
-) -> HandingOn {
+/// Hands the output of a container on, as its engine frames it on a connection.
+pub(super) fn of_connection(hijacked: Hijacked, container: String, mut feed: Feed) -> HandingOn {
     let (tell, ended) = oneshot::channel();
     tokio::spawn(async move {
-        let _connection = connection;
-        let read = feed.frames(source).await;
-        let whole = read.is_ok();
-        if let Err(fault) = read {
-            tracing::debug!(container, %fault, "its output broke off");
-        }
+        let Hijacked {
+            source,
+            connection,
+            peer,
+        } = hijacked;
+        let end = match feed.frames(source).await {
+            Ok(()) => match peer.map(Peer::lives) {
+                Some(true) => ConnectionEnd::Whole,
+                Some(false) => ConnectionEnd::Broken,
+                None => ConnectionEnd::Unsure,
+            },
+            Err(fault) => {
+                tracing::debug!(container, %fault, "its output broke off");
+                ConnectionEnd::Broken
+            }
+        };
+        drop(connection);
         // Who does not care any more lets the pipes go with it.
-        let _ = tell.send(HandedOn { feed, whole });
+        let _ = tell.send(HandedOn { feed, end });
     });
     ended
 }
@@ -116,8 +122,9 @@ async fn hand_on(mut coming: Coming, mut feed: Feed) -> HandedOn {
     // The reader goes with the last frame that is one, so that the writer is held up by nobody.
     let frames = async { feed.frames(reader).await.is_ok() };
     let (came, framed) = tokio::join!(copy, frames);
-    HandedOn {
-        feed,
-        whole: came && framed,
-    }
+    let end = match came && framed {
+        true => ConnectionEnd::Whole,
+        false => ConnectionEnd::Broken,
+    };
+    HandedOn { feed, end }
 }

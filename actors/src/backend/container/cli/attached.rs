@@ -5,6 +5,7 @@
 
 use crate::backend::container::feed::{Feed, Stream};
 use crate::backend::container::streams::KEPT;
+use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
@@ -22,14 +23,13 @@ pub(super) enum Last {
     ALineEndOfItsOwn,
 }
 
-/// Hands a command's output on until both streams have ended, `held` first; gives the feed back, and whether the command
-/// succeeded.
+/// Hands a command's output on until both streams have ended, `held` first; gives the feed back, and how the command ended.
 pub(super) async fn hand_on(
     mut child: Child,
     feed: Feed,
     held: Vec<u8>,
     last: Last,
-) -> (Feed, bool) {
+) -> (Feed, Option<ExitStatus>) {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (mut to_out, mut to_err) = feed.split();
     let errors = async {
@@ -47,11 +47,11 @@ pub(super) async fn hand_on(
     };
     let (held, ()) = tokio::join!(outs, errors);
     let ended = tokio::time::timeout(LAST_BYTES, child.wait()).await;
-    let succeeded = matches!(ended, Ok(Ok(status)) if status.success());
-    if held && !succeeded {
+    let ended = ended.ok().and_then(Result::ok);
+    if held && !ended.is_some_and(|status| status.success()) {
         to_out.write(Stream::Out, b"\n").await;
     }
-    (Feed::joined(to_out, to_err), succeeded)
+    (Feed::joined(to_out, to_err), ended)
 }
 
 async fn copy<R: AsyncRead + Unpin>(source: Option<R>, feed: &mut Feed, stream: Stream) {

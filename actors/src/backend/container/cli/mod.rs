@@ -12,8 +12,8 @@ mod told;
 
 use super::docker::BY_HOOK;
 use super::engine::{
-    Answer, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo, HandedOn, HandingOn,
-    ImageFacts, Listed, Progress, Stats,
+    Answer, ConnectionEnd, ContainerFacts, ContainerState, CreateSpec, Engine, EngineInfo,
+    HandedOn, HandingOn, ImageFacts, Listed, Progress, Stats,
 };
 use super::fault::{EngineFault, EngineFaultKind, one_line};
 use super::feed::Feed;
@@ -28,7 +28,7 @@ use program::{Flavour, Program, keep};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus as Ended, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -128,6 +128,16 @@ impl Cli {
             Err(fault) if !is_over(&fault) => Err(fault),
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+}
+
+/// What the end of an attached command says. Its exit code is the container's, or tells of a fault of its own with one that
+/// a container may have, too; Podman's has nobody behind it that could be away.
+fn end_of(flavour: Flavour, ended: Option<Ended>) -> ConnectionEnd {
+    match ended {
+        Some(status) if status.code().is_none() => ConnectionEnd::Broken,
+        Some(_) if flavour == Flavour::Podman => ConnectionEnd::Whole,
+        _ => ConnectionEnd::Unsure,
     }
 }
 
@@ -249,15 +259,16 @@ impl Engine for Cli {
                 .program
                 .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
             let (tell, ended) = oneshot::channel();
-            let follower = one.follower.clone();
+            let (follower, flavour) = (one.follower.clone(), one.program.flavour);
             let last = match one.program.flavour {
                 Flavour::Podman => Last::ALineEndOfItsOwn,
                 Flavour::Docker | Flavour::Other => Last::Nothing,
             };
             tokio::spawn(async move {
-                let (feed, _) = hand_on(child, feed, Vec::new(), last).await;
+                let (feed, ended) = hand_on(child, feed, Vec::new(), last).await;
                 follower.wake(&id);
-                let _ = tell.send(HandedOn { feed, whole: true });
+                let end = end_of(flavour, ended);
+                let _ = tell.send(HandedOn { feed, end });
             });
             Ok(ended)
         })
@@ -412,11 +423,12 @@ impl Engine for Cli {
                 .spawn(args.chain([id.as_str()]), out, err, false)?;
             let (tell, ended) = oneshot::channel();
             tokio::spawn(async move {
-                let (feed, succeeded) = hand_on(child, feed, Vec::new(), Last::Nothing).await;
-                let _ = tell.send(HandedOn {
-                    feed,
-                    whole: succeeded,
-                });
+                let (feed, ended) = hand_on(child, feed, Vec::new(), Last::Nothing).await;
+                let end = match ended.is_some_and(|status| status.success()) {
+                    true => ConnectionEnd::Whole,
+                    false => ConnectionEnd::Broken,
+                };
+                let _ = tell.send(HandedOn { feed, end });
             });
             Ok(ended)
         })
@@ -445,12 +457,14 @@ impl Cli {
             let words = String::from_utf8_lossy(&held);
             return Err(program::fault(&words, EngineFaultKind::Refused));
         }
-        let (follower, id) = (self.one().await?.follower.clone(), id.to_owned());
+        let one = self.one().await?;
+        let (follower, flavour) = (one.follower.clone(), one.program.flavour);
+        let id = id.to_owned();
         tokio::spawn(async move {
-            // Its exit code is the container's, or tells of a fault of its own with one that a container may have, too.
-            let (feed, _) = hand_on(child, feed, held, Last::Nothing).await;
+            let (feed, ended) = hand_on(child, feed, held, Last::Nothing).await;
             follower.wake(&id);
-            let _ = tell.send(HandedOn { feed, whole: true });
+            let end = end_of(flavour, ended);
+            let _ = tell.send(HandedOn { feed, end });
         });
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::engine::{
 };
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
-use super::http::{Wire, escape};
+use super::http::{Hijacked, Wire, escape};
 use super::{command, pause, streams};
 use crate::backend::{BoxFuture, CommandOutcome};
 use bollard::errors::Error;
@@ -151,8 +151,8 @@ impl Engine for Docker {
                 "/containers/{}/attach?stream=1&stdout=1&stderr=1",
                 escape(&id)
             );
-            let (source, connection) = me.wire.hijack(&path, None).await?;
-            Ok(streams::of_connection(source, connection, id, feed))
+            let hijacked = me.wire.hijack(&path, None).await?;
+            Ok(streams::of_connection(hijacked, id, feed))
         })
     }
 
@@ -339,7 +339,11 @@ impl Docker {
             .id;
         let path = format!("/exec/{}/start", escape(&session));
         let how = json!({ "Detach": false, "Tty": false });
-        let (source, _connection) = self.wire.hijack(&path, Some(how)).await?;
+        let Hijacked {
+            source,
+            connection: _connection,
+            ..
+        } = self.wire.hijack(&path, Some(how)).await?;
         let mut output = Vec::new();
         let code = tokio::select! {
             read = streams::first_bytes(source, &mut output) => {

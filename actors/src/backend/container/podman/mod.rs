@@ -13,7 +13,7 @@ use super::engine::{
 };
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
-use super::http::{Reply, Wire, escape};
+use super::http::{Hijacked, Reply, Wire, escape};
 use super::service::ServiceOrder;
 use super::{command, streams};
 use crate::backend::{BoxFuture, CommandOutcome};
@@ -160,8 +160,8 @@ impl Engine for Podman {
         Box::pin(async move {
             let query = "/attach?stdout=true&stderr=true&stdin=false&stream=true&logs=false";
             let path = url(&container(&id, query));
-            let (source, connection) = me.wire.hijack(&path, None).await?;
-            Ok(streams::of_connection(source, connection, id, feed))
+            let hijacked = me.wire.hijack(&path, None).await?;
+            Ok(streams::of_connection(hijacked, id, feed))
         })
     }
 
@@ -297,7 +297,11 @@ impl Podman {
         let session = told::created(&reply.good(EngineFaultKind::Refused)?)?;
         let path = url(&format!("/exec/{}/start", escape(&session)));
         let how = json!({ "Detach": false, "Tty": false });
-        let (source, _connection) = self.wire.hijack(&path, Some(how)).await?;
+        let Hijacked {
+            source,
+            connection: _connection,
+            ..
+        } = self.wire.hijack(&path, Some(how)).await?;
         let mut output = Vec::new();
         streams::first_bytes(source, &mut output).await?;
         let reply = self
