@@ -118,6 +118,11 @@ async fn it_has_its_gpu_and_others_have_none(story: &str, places: EnginePlaces) 
     assert_eq!(owner.processes[0].module.as_deref(), Some("m"));
 
     up(&lair, "plain", &sh("plain", LOOK, "")).await;
+    // It says no more before it rests: what it has said is whole.
+    support::eventually("it has looked", || {
+        lair.output("plain", "stdout").ends_with(b"order=\n")
+    })
+    .await;
     let other = String::from_utf8_lossy(&lair.output("plain", "stdout")).into_owned();
     assert_eq!(other, "gpu= nvidia=void order=\n", "no variable, no node");
     machine.uses(None);

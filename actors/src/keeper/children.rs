@@ -42,6 +42,8 @@ pub(super) struct Children {
     entries: HashMap<ChildKey, Entry>,
     /// Unreaped children, by number.
     leaders: HashMap<i32, ChildKey>,
+    /// All that linger, and perhaps some that did.
+    lingering: Vec<ChildKey>,
     due: VecDeque<ChildKey>,
 }
 
@@ -100,8 +102,17 @@ impl Children {
     pub(super) fn reaped(&mut self, pid: i32, status: i32) -> Option<ChildKey> {
         let key = self.leaders.remove(&pid)?;
         self.entries.get_mut(&key)?.status = Some(status);
+        self.lingering.push(key);
         self.owe(key, |due| due.exited = true);
         Some(key)
+    }
+
+    /// Those whose tree is not known to be gone, in the order of their ends: no look at all the others for it.
+    pub(super) fn lingering(&mut self) -> Vec<ChildKey> {
+        let entries = &self.entries;
+        let lingers = |key: &ChildKey| entries.get(key).is_some_and(Entry::lingers);
+        self.lingering.retain(lingers);
+        self.lingering.clone()
     }
 
     /// The tree is gone. Within the exit's own message where that has not been sent yet.

@@ -78,12 +78,7 @@ impl Keeper {
 
     /// Finds out which trees are gone, where that is cheap; the rest is left to a scan.
     fn settle(&mut self, again: bool) {
-        let lingering: Vec<ChildKey> = self
-            .children
-            .iter()
-            .filter(|(_, entry)| entry.lingers())
-            .map(|(key, _)| key)
-            .collect();
+        let lingering = self.children.lingering();
         let mut orphans = None;
         for key in lingering {
             let grouped = self
