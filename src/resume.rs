@@ -197,9 +197,9 @@ impl RuntimeHandle {
         let mut survivors = self.survivors().await;
         // Lair was killed between the note of an end and the word to who ran it.
         survivors.retain(|(backend, found)| {
-            let mark = marks.iter().find(|(id, _)| *id == found.id);
-            let over =
-                mark.is_some_and(|(_, mark)| mark.as_ref().is_some_and(|m| m.is_past(found.inc)));
+            let over = marks.iter().any(|(id, mark)| {
+                *id == found.id && mark.as_ref().is_some_and(|m| m.is_past(found.inc))
+            });
             if over {
                 backend.forget(&found.id, found.inc);
             }

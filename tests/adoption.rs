@@ -336,6 +336,14 @@ fn an_end_that_lair_has_heard_of_and_not_noted_is_known_to_its_next_life() {
 fn an_end_that_was_noted_is_not_told_again_and_restarts_nothing() {
     let mut lair = Phoenix::new();
     lair.rise();
+    let stays_down = |lair: &Phoenix| {
+        let over = lair.lair.status("over");
+        assert_eq!(
+            (&over["run"], &over["pid"]),
+            (&json!(1), &Value::Null),
+            "{over}"
+        );
+    };
     let again = "  restart: { policy: always, backoff: { first: 100ms, cap: 100ms } }\n";
     let script = "echo run; exec sleep 1000";
     let pids = ["over", "waits"].map(|name| pid_of(&lair.up(name, script, again)));
@@ -356,12 +364,7 @@ fn an_end_that_was_noted_is_not_told_again_and_restarts_nothing() {
     lair.until("waits", "its next run", |s| {
         s["run"] == 2 && s["pid"].is_number()
     });
-    let over = lair.lair.status("over");
-    assert_eq!(
-        (&over["run"], &over["pid"]),
-        (&json!(1), &Value::Null),
-        "{over}"
-    );
+    stays_down(&lair);
     let (_, told) = lair.lair.ask(&["events", "-o", "json"]);
     for word in ["module.exited", "module.adopted"] {
         assert!(!told.contains(word), "{told}");
@@ -369,12 +372,7 @@ fn an_end_that_was_noted_is_not_told_again_and_restarts_nothing() {
     // The keeper has forgotten them, too: another life finds nothing of them.
     lair.kill();
     lair.rise();
-    let over = lair.lair.status("over");
-    assert_eq!(
-        (&over["run"], &over["pid"]),
-        (&json!(1), &Value::Null),
-        "{over}"
-    );
+    stays_down(&lair);
     assert_eq!(lair.output("over", "stdout"), "run\n");
     lair.end();
 }

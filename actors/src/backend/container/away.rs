@@ -342,10 +342,7 @@ impl Side<'_> {
         if gap {
             self.tell("what it wrote while lair was away did not all fit the engine's log: the oldest of it is lost");
         }
-        let mut seen = Recorded {
-            tail: Vec::new(),
-            total: Some(0),
-        };
+        let mut seen = Recorded::nothing();
         seen.push(&log);
         seen.push(&known.tail[known.tail.len() - ahead..]);
         self.feed.write(self.stream, &log[at..]).await;

@@ -47,6 +47,18 @@ pub enum ConnectionEnd {
     Broken,
 }
 
+impl ConnectionEnd {
+    /// Of one whose end tells all that there is to know.
+    #[must_use]
+    pub fn of(well: bool) -> Self {
+        if well {
+            ConnectionEnd::Whole
+        } else {
+            ConnectionEnd::Broken
+        }
+    }
+}
+
 /// One container engine. Dropping a future gives the question up; what the engine then does is its own business, so
 /// the backend looks for it afterwards by name and label.
 pub trait Engine: Send + Sync + 'static {

@@ -65,21 +65,13 @@ impl Side {
     }
 }
 
-/// Nothing, of which that is known.
-fn nothing() -> Recorded {
-    Recorded {
-        tail: Vec::new(),
-        total: Some(0),
-    }
-}
-
 impl Feed {
     /// Two pipes: what is written to the feed is read from the streams.
     ///
     /// # Errors
     /// When no descriptors are left.
     pub fn new() -> Result<(Feed, Streams), EngineFault> {
-        Feed::behind([nothing(), nothing()])
+        Feed::behind([Recorded::nothing(), Recorded::nothing()])
     }
 
     /// The same for a container of whose output this is known already.
@@ -130,7 +122,7 @@ impl Feed {
     /// One feed a stream, for two that come apart.
     #[must_use]
     pub fn split(self) -> (Feed, Feed) {
-        let none = || Side::new(None, nothing());
+        let none = || Side::new(None, Recorded::nothing());
         let out = Feed {
             out: self.out,
             err: none(),

@@ -5,6 +5,7 @@
 
 use super::fault::{EngineFault, EngineFaultKind};
 use super::service::{Service, ServiceOrder};
+use crate::keeper::ProcessId;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -263,24 +264,21 @@ pub(super) struct Hijacked {
 
 /// The process that listens at the other end of a connection (unix(7), `SO_PEERCRED`).
 #[derive(Clone, Copy)]
-pub(super) struct Peer {
-    pid: i32,
-    start_ticks: u64,
-}
+pub(super) struct Peer(ProcessId);
 
 impl Peer {
     /// `None`: it can't be seen, or is who opens sockets for others (systemd.socket(5)).
     fn of(stream: &UnixStream) -> Option<Self> {
         let pid = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 1)?;
         let start_ticks = Process::new(pid).ok()?.stat().ok()?.starttime;
-        Some(Peer { pid, start_ticks })
+        Some(Peer(ProcessId { pid, start_ticks }))
     }
 
     /// It is neither gone nor on its way: a kernel closes what a process has open before that is seen to be dead.
     pub fn lives(self) -> bool {
-        let stat = Process::new(self.pid).and_then(|process| process.stat());
+        let stat = Process::new(self.0.pid).and_then(|process| process.stat());
         let lives = |stat: Stat| {
-            stat.starttime == self.start_ticks
+            stat.starttime == self.0.start_ticks
                 && !matches!(stat.state, 'Z' | 'X')
                 && !stat
                     .flags()

@@ -5,7 +5,7 @@
 use super::engine::{ConnectionEnd, HandedOn, HandingOn};
 use super::fault::{EngineFault, EngineFaultKind};
 use super::feed::Feed;
-use super::http::{Coming, Hijacked, Peer};
+use super::http::{Coming, Hijacked};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
@@ -82,11 +82,7 @@ pub(super) fn of_connection(hijacked: Hijacked, container: String, mut feed: Fee
             peer,
         } = hijacked;
         let end = match feed.frames(source).await {
-            Ok(()) => match peer.map(Peer::lives) {
-                Some(true) => ConnectionEnd::Whole,
-                Some(false) => ConnectionEnd::Broken,
-                None => ConnectionEnd::Unsure,
-            },
+            Ok(()) => peer.map_or(ConnectionEnd::Unsure, |p| ConnectionEnd::of(p.lives())),
             Err(fault) => {
                 tracing::debug!(container, %fault, "its output broke off");
                 ConnectionEnd::Broken
@@ -122,9 +118,6 @@ async fn hand_on(mut coming: Coming, mut feed: Feed) -> HandedOn {
     // The reader goes with the last frame that is one, so that the writer is held up by nobody.
     let frames = async { feed.frames(reader).await.is_ok() };
     let (came, framed) = tokio::join!(copy, frames);
-    let end = match came && framed {
-        true => ConnectionEnd::Whole,
-        false => ConnectionEnd::Broken,
-    };
+    let end = ConnectionEnd::of(came && framed);
     HandedOn { feed, end }
 }

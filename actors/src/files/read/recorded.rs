@@ -26,6 +26,15 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// Of a stream that has not begun.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Recorded {
+            tail: Vec::new(),
+            total: Some(0),
+        }
+    }
+
     /// More of it.
     pub fn push(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
@@ -41,13 +50,11 @@ impl Recorded {
 /// # Errors
 /// The module's folder or a file in it can't be read.
 pub fn recorded(log_dir: &Path, module: &str, run: u64) -> io::Result<[Recorded; 2]> {
-    let nothing = || Recorded {
-        tail: Vec::new(),
-        total: Some(0),
-    };
     let reader = match LogReader::open(log_dir, module) {
         Ok(reader) => reader,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok([nothing(), nothing()]),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok([Recorded::nothing(), Recorded::nothing()]);
+        }
         Err(e) => return Err(e),
     };
     let side = |stream| {
@@ -61,7 +68,7 @@ pub fn recorded(log_dir: &Path, module: &str, run: u64) -> io::Result<[Recorded;
             tail: (!whole).then_some(LAST),
             ..Query::default()
         };
-        let mut found = nothing();
+        let mut found = Recorded::nothing();
         found.total = found.total.filter(|_| whole);
         for entry in reader.entries(query)? {
             let entry = entry?;

@@ -131,6 +131,20 @@ impl Cli {
     }
 }
 
+impl One {
+    /// Hands an attached command's output on, and tells of the end of both.
+    fn hands_on(&self, id: String, child: Child, to: Attached, (held, last): (Vec<u8>, Last)) {
+        let (follower, flavour) = (self.follower.clone(), self.program.flavour);
+        let (feed, tell) = to;
+        tokio::spawn(async move {
+            let (feed, ended) = hand_on(child, feed, held, last).await;
+            follower.wake(&id);
+            let end = end_of(flavour, ended);
+            let _ = tell.send(HandedOn { feed, end });
+        });
+    }
+}
+
 /// What the end of an attached command says. Its exit code is the container's, or tells of a fault of its own with one that
 /// a container may have, too; Podman's has nobody behind it that could be away.
 fn end_of(flavour: Flavour, ended: Option<Ended>) -> ConnectionEnd {
@@ -259,17 +273,11 @@ impl Engine for Cli {
                 .program
                 .spawn(args, Stdio::piped(), Stdio::piped(), false)?;
             let (tell, ended) = oneshot::channel();
-            let (follower, flavour) = (one.follower.clone(), one.program.flavour);
             let last = match one.program.flavour {
                 Flavour::Podman => Last::ALineEndOfItsOwn,
                 Flavour::Docker | Flavour::Other => Last::Nothing,
             };
-            tokio::spawn(async move {
-                let (feed, ended) = hand_on(child, feed, Vec::new(), last).await;
-                follower.wake(&id);
-                let end = end_of(flavour, ended);
-                let _ = tell.send(HandedOn { feed, end });
-            });
+            one.hands_on(id, child, (feed, tell), (Vec::new(), last));
             Ok(ended)
         })
     }
@@ -424,10 +432,7 @@ impl Engine for Cli {
             let (tell, ended) = oneshot::channel();
             tokio::spawn(async move {
                 let (feed, ended) = hand_on(child, feed, Vec::new(), Last::Nothing).await;
-                let end = match ended.is_some_and(|status| status.success()) {
-                    true => ConnectionEnd::Whole,
-                    false => ConnectionEnd::Broken,
-                };
+                let end = ConnectionEnd::of(ended.is_some_and(|status| status.success()));
                 let _ = tell.send(HandedOn { feed, end });
             });
             Ok(ended)
@@ -438,7 +443,7 @@ impl Engine for Cli {
 impl Cli {
     /// Starts it by a command that stays and hands its output on. What comes on standard error before the container is known
     /// to run is the container's only if it did run.
-    async fn start_attached(&self, id: &str, (feed, tell): Attached) -> Result<(), EngineFault> {
+    async fn start_attached(&self, id: &str, to: Attached) -> Result<(), EngineFault> {
         let args = ["start", "--attach", id];
         let mut child = self
             .program()
@@ -458,14 +463,7 @@ impl Cli {
             return Err(program::fault(&words, EngineFaultKind::Refused));
         }
         let one = self.one().await?;
-        let (follower, flavour) = (one.follower.clone(), one.program.flavour);
-        let id = id.to_owned();
-        tokio::spawn(async move {
-            let (feed, ended) = hand_on(child, feed, held, Last::Nothing).await;
-            follower.wake(&id);
-            let end = end_of(flavour, ended);
-            let _ = tell.send(HandedOn { feed, end });
-        });
+        one.hands_on(id.to_owned(), child, to, (held, Last::Nothing));
         Ok(())
     }
 
