@@ -28,6 +28,7 @@ pub use measure::{Meter, Owner, claim, process_name};
 pub use own::{OwnUsage, own_usage};
 pub use sampler::{Sampled, Sampler};
 pub use sockets::{Listening, Taken, listed, listening, sockets_of, taken_port};
+pub(crate) use table::stays;
 pub use table::{ProcessTable, belongs, pids};
 pub use tree::{TreeProcess, processes};
 pub use usage::{Usage, usage};

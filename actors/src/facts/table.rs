@@ -1,7 +1,7 @@
 //! Which processes belong to a tree.
 
 use crate::backend::Tree;
-use procfs::process::{Process, Stat, all_processes};
+use procfs::process::{Process, Stat, StatFlags, all_processes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -74,6 +74,14 @@ pub(super) fn alive(stat: &Stat) -> bool {
     !matches!(stat.state, 'Z' | 'X' | 'x')
 }
 
+/// Alive, and not about to end: a kernel closes what a process has open before that is seen to be dead.
+pub(crate) fn stays(stat: &Stat) -> bool {
+    let ending = stat
+        .flags()
+        .is_ok_and(|flags| flags.contains(StatFlags::PF_EXITING));
+    alive(stat) && !ending
+}
+
 /// The live processes of a tree, in order of their numbers.
 #[must_use]
 pub fn pids(tree: &Tree) -> Vec<i32> {
@@ -92,17 +100,23 @@ pub(super) fn pids_in(tree: &Tree, table: &ProcessTable) -> Vec<i32> {
     }
 }
 
-/// Does this process belong to the tree? `None`: it is gone, or it can't be told.
+/// Does this process belong to the tree? `None`: it is gone or on its way out, or it can't be told.
+///
+/// Only who lives beyond the question is called a stranger: the kernel takes a process out of its group and its family
+/// while it ends, and leaves it to be seen in `/proc` until its parent has heard of it.
 #[must_use]
 pub fn belongs(pid: i32, tree: &Tree) -> Option<bool> {
-    match tree {
-        Tree::None => None,
-        Tree::Cgroup(folder) => {
-            Process::new(pid).ok()?;
-            Some(cgroup_pids(folder).contains(&pid))
-        }
-        Tree::Descendants(root) => descends(pid, *root),
-    }
+    let found = match tree {
+        Tree::None => return None,
+        Tree::Cgroup(folder) => cgroup_pids(folder).contains(&pid),
+        Tree::Descendants(root) => descends(pid, *root)?,
+    };
+    (found || lives_on(pid)).then_some(found)
+}
+
+fn lives_on(pid: i32) -> bool {
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stays(&stat))
 }
 
 fn descends(pid: i32, root: i32) -> Option<bool> {

@@ -86,6 +86,23 @@ async fn kinship_is_told_by_ancestors() {
     assert_eq!(belongs(family.pid(), &Tree::None), None);
 }
 
+/// A module's helper may say that it is ready and end at once (systemd-notify(1)): nobody is a stranger for that.
+#[tokio::test]
+async fn who_has_ended_is_no_stranger_while_its_parent_has_not_heard_of_it() {
+    let family = Family::sh("exec sleep 1000");
+    let nobodys = Tree::Cgroup("/sys/fs/cgroup/nonexistent/lair".into());
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let told = [&nobodys, &family.tree()].map(|tree| belongs(pid, tree));
+    child.kill().unwrap();
+    let stat = format!("/proc/{pid}/stat");
+    let is_dead = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+    eventually("its parent could hear of it", is_dead).await;
+    let after = [&nobodys, &family.tree()].map(|tree| belongs(pid, tree));
+    child.wait().unwrap();
+    assert_eq!((told, after), ([Some(false); 2], [None; 2]));
+}
+
 /// A folder that looks like a cgroup is one to the reader.
 #[tokio::test]
 async fn a_cgroup_is_read_with_the_groups_below_it() {

@@ -5,6 +5,7 @@
 
 use super::fault::{EngineFault, EngineFaultKind};
 use super::service::{Service, ServiceOrder};
+use crate::facts::stays;
 use crate::keeper::ProcessId;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use procfs::process::{Process, Stat, StatFlags};
+use procfs::process::Process;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -274,17 +275,10 @@ impl Peer {
         Some(Peer(ProcessId { pid, start_ticks }))
     }
 
-    /// It is neither gone nor on its way: a kernel closes what a process has open before that is seen to be dead.
+    /// It is neither gone nor on its way.
     pub fn lives(self) -> bool {
         let stat = Process::new(self.0.pid).and_then(|process| process.stat());
-        let lives = |stat: Stat| {
-            stat.starttime == self.0.start_ticks
-                && !matches!(stat.state, 'Z' | 'X')
-                && !stat
-                    .flags()
-                    .is_ok_and(|flags| flags.contains(StatFlags::PF_EXITING))
-        };
-        stat.is_ok_and(lives)
+        stat.is_ok_and(|stat| stat.starttime == self.0.start_ticks && stays(&stat))
     }
 }
 
