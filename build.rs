@@ -1,7 +1,8 @@
-//! What `lair version` says of where the program was made.
+//! What `lair version` says of where the program was made, and how the program is linked.
 //!
-//! Owns: the commit, its date and the target as the compiler's environment. Promises: what is not known is called so; a debug build
-//! says `dev` and is not built again for a commit. Never: reads the clock, so the same sources make the same program.
+//! Owns: the commit, its date and the target as the compiler's environment; two of the linker's flags. Promises: what is not known
+//! is called so; a debug build says `dev` and is not built again for a commit. Never: reads the clock, so the same sources make the
+//! same program.
 #![allow(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -40,6 +41,18 @@ fn main() {
     println!("cargo::rustc-env=LAIR_BUILD_DATE={}", origin.date);
     let target = env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=LAIR_BUILD_TARGET={target}");
+    begin_soon();
+}
+
+/// `lair status` is called in loops, and is mostly the loader's and the standard library's beginning.
+fn begin_soon() {
+    println!("cargo::rustc-check-cfg=cfg(own_entry)");
+    if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu") {
+        // The unwinder within the program: one library less to be found, mapped and bound.
+        println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
+        println!("cargo::rustc-link-arg-bin=lair=-Wl,--wrap=main");
+        println!("cargo::rustc-cfg=own_entry");
+    }
 }
 
 /// What whoever builds says.

@@ -10,17 +10,23 @@ use super::style::When;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Is it worth trying?
+pub fn may_do(args: &[OsString]) -> bool {
+    args.first()
+        .is_some_and(|verb| verb == "status" || verb == "ps")
+}
+
 /// Does the work, if it is a kind that can be done here.
 pub fn try_run(args: &[OsString]) -> Option<(Global, Result<Code, CliError>)> {
+    if !may_do(args) {
+        return None;
+    }
     let mut words = args
         .iter()
         .map(|a| a.to_str())
         .collect::<Option<Vec<&str>>>()?
         .into_iter();
     let verb = words.next()?;
-    if !matches!(verb, "status" | "ps") {
-        return None;
-    }
     let mut global = Global {
         socket: std::env::var_os("LAIR_SOCKET")
             .filter(|s| !s.is_empty())

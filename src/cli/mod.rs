@@ -47,6 +47,35 @@ use style::Style;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Does what the command line says if that is one of the things that scripts do in loops, without any preparation;
+/// its exit code. `None`: nothing was done.
+#[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the program, not the library"
+)]
+pub fn at_once() -> Option<u8> {
+    let standard = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ];
+    // What is opened next would take the place of one that is closed, and be printed to.
+    if standard
+        .iter()
+        .any(|fd| rustix::io::fcntl_getfd(fd).is_err())
+    {
+        return None;
+    }
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if !fast::may_do(&args) {
+        return None;
+    }
+    tell_of_bugs();
+    let (global, done) = fast::try_run(&args)?;
+    Some(end(&global, done))
+}
+
 /// Does what the command line says.
 #[must_use]
 #[allow(
@@ -57,7 +86,7 @@ pub fn main() -> ExitCode {
     tell_of_bugs();
     let args = asks_for_help(std::env::args_os().collect());
     if let Some((global, done)) = fast::try_run(args.get(1..).unwrap_or_default()) {
-        return end(&global, done);
+        return end(&global, done).into();
     }
     let parsed = Cli::command()
         .try_get_matches_from(args)
@@ -65,7 +94,7 @@ pub fn main() -> ExitCode {
     match parsed {
         Ok(cli) => {
             let done = dispatch(&cli.global, &cli.verb);
-            end(&cli.global, done)
+            end(&cli.global, done).into()
         }
         Err(e) => {
             let _ = e.print();
@@ -99,12 +128,12 @@ fn tell_of_bugs() {
     }));
 }
 
-fn end(global: &Global, done: Result<Code, CliError>) -> ExitCode {
+fn end(global: &Global, done: Result<Code, CliError>) -> u8 {
     let code = done.unwrap_or_else(|e| {
         out::say(&e.render(&Style::choose(global.color, &std::io::stderr())));
         e.exit
     });
-    ExitCode::from(code.0)
+    code.0
 }
 
 fn dispatch(global: &Global, verb: &Verb) -> Result<Code, CliError> {

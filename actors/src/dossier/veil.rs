@@ -21,6 +21,9 @@ const PLAIN: [&str; 12] = [
     "LC_ALL",
 ];
 
+/// What tokens that betray themselves begin with: one of these is in each that `Looks::token` finds.
+const TOKENS: [&str; 7] = ["sk-", "hf_", "gh", "glpat-", "AKIA", "xox", "eyJ"];
+
 /// Hides the values of one module's environment.
 #[derive(Clone, Debug, Default)]
 pub struct Veil {
@@ -29,6 +32,8 @@ pub struct Veil {
 }
 
 struct Looks {
+    /// Names of variables whose value is a secret however short.
+    secret: Regex,
     header: Regex,
     keyed: Regex,
     token: Regex,
@@ -41,6 +46,7 @@ fn looks() -> &'static Looks {
     // An expression that is none would match nothing; the tests below would tell.
     let regex = |text: &str| Regex::new(text).unwrap_or_else(|_| never());
     LOOKS.get_or_init(|| Looks {
+        secret: regex(r"(?i)key|token|secret|pass|credential|auth"),
         header: regex(r"(?i)(authorization['\x22]?\s*[:=]\s*['\x22]?(?:bearer|basic)\s+)[^\s'\x22]+"),
         keyed: regex(
             r#"(?i)\b((?:[a-z0-9]+[_-])*(?:api[_-]?key|apikey|token|secret|password|passwd|private[_-]?key)['"]?\s*[=:]\s*['"]?)([^\s'",;&]{3,})"#,
@@ -61,8 +67,7 @@ impl Veil {
     /// Hides the values of this environment.
     #[must_use]
     pub fn of(env: &BTreeMap<String, String>) -> Veil {
-        let secret =
-            Regex::new(r"(?i)key|token|secret|pass|credential|auth").unwrap_or_else(|_| never());
+        let secret = &looks().secret;
         let hides = |(name, value): &(&String, &String)| {
             let least = if secret.is_match(name) {
                 SHORT_SECRET
@@ -89,20 +94,22 @@ impl Veil {
                 text = text.replace(value.as_str(), &format!("${{env.{name}}}"));
             }
         }
+        // Most texts have nothing that an expression needs to find anything; asking it costs a hundred times as much.
         let l = looks();
-        if l.header.is_match(&text) {
+        let keyed_at_all = text.contains([':', '=']);
+        if keyed_at_all && l.header.is_match(&text) {
             text = l
                 .header
                 .replace_all(&text, |c: &Captures| format!("{}{HIDDEN}", &c[1]))
                 .into_owned();
         }
-        if l.keyed.is_match(&text) {
+        if keyed_at_all && l.keyed.is_match(&text) {
             text = l.keyed.replace_all(&text, keyed).into_owned();
         }
-        if l.token.is_match(&text) {
+        if TOKENS.iter().any(|begin| text.contains(begin)) && l.token.is_match(&text) {
             text = l.token.replace_all(&text, HIDDEN).into_owned();
         }
-        if l.url.is_match(&text) {
+        if text.contains("://") && l.url.is_match(&text) {
             text = l
                 .url
                 .replace_all(&text, |c: &Captures| format!("{}{HIDDEN}@", &c[1]))
@@ -116,7 +123,8 @@ impl Veil {
     pub fn words(&self, words: &[String]) -> Vec<String> {
         let mut hide = false;
         let one = |word: &String| {
-            let secret = std::mem::replace(&mut hide, looks().flag.is_match(word));
+            let flag = word.starts_with('-') && looks().flag.is_match(word);
+            let secret = std::mem::replace(&mut hide, flag);
             let shown = self.text(word);
             if secret && !shown.starts_with("${env.") {
                 HIDDEN.to_owned()
@@ -210,6 +218,22 @@ mod test {
             ),
         ] {
             assert_eq!(veil.text(line), hidden);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_token_that_betrays_itself_is_hidden() {
+        for token in [
+            "sk-abcdefghijklmnopqrstuv",
+            "hf_abcdefghijklmnopqrst",
+            "ghp_abcdefghijklmnopqrstuv",
+            "github_pat_abcdefghijklmnopqrstuv",
+            "glpat-abcdefghijklmnopqrstuv",
+            "AKIAABCDEFGHIJKLMNOP",
+            "xoxb-abcdefghijkl",
+            "eyJabcdefghijkl.abcdefghijkl.abcdefghijkl",
+        ] {
+            assert_eq!(Veil::default().text(&format!("<{token}>")), "<[hidden]>");
         }
     }
 

@@ -69,6 +69,11 @@ impl Keeper {
         };
         match launched {
             Ok(Launched { pid, streams }) => {
+                if self.first {
+                    // The kernel wakes this before the new program's first instruction, often on the same processor:
+                    // whoever waits for a module waits for that, and not for the news of it.
+                    std::thread::yield_now();
+                }
                 let start_ticks = family::start_ticks(pid).unwrap_or(0);
                 let entry = Entry {
                     process: ProcessId { pid, start_ticks },

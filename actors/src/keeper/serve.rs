@@ -64,6 +64,8 @@ pub(super) struct Keeper {
     blocked: Option<Blocked>,
     /// It has given back what only its start needed.
     slim: bool,
+    /// The request under way is the first start of this turn.
+    pub(super) first: bool,
     inbox: Vec<u8>,
     pub(super) scratch: Vec<u8>,
 }
@@ -113,6 +115,7 @@ impl Keeper {
             signals: ground.signals,
             blocked: None,
             slim: false,
+            first: false,
             inbox: vec![0; MAX_DATAGRAM],
             scratch: Vec::new(),
         })
@@ -142,12 +145,13 @@ impl Keeper {
         if self.blocked == Some(Blocked::Starved) || connection & libc::POLLOUT != 0 {
             self.blocked = None;
         }
-        // Requests first: while many are asked to stop, those not yet asked come before those already dead.
         if connection & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
             self.read_requests();
         }
         if signals != 0 {
             self.drain_signals();
+        }
+        if signals != 0 || self.rounds.unreaped {
             self.reap();
         }
         if listener != 0 {
@@ -209,6 +213,9 @@ impl Keeper {
 
     /// How long to wait at most, in milliseconds; rounded up, so that a deadline is over when it ends.
     fn patience(&self) -> i32 {
+        if self.rounds.unreaped {
+            return 0;
+        }
         let now = Instant::now();
         let stop = match self.phase {
             Phase::Stopping { deadline } => Some(deadline),
@@ -256,6 +263,7 @@ impl Keeper {
             };
             let request = Request::decode(self.inbox.get(..received.length).unwrap_or_default());
             starts += usize::from(!matches!(request, Ok(Request::Signal { .. })));
+            self.first = starts == 1;
             match request {
                 Ok(Request::Hello { version }) => self.greet(version),
                 _ if !self.greeted => return self.disconnect(),

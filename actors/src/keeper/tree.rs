@@ -27,9 +27,15 @@ const SCAN_SHARE: u32 = 3;
 /// nothing wakes the keeper then: it looks once more.
 const RECHECK: Duration = Duration::from_millis(10);
 
+/// Ends taken in one turn, before requests are looked at again: while many are asked to stop, those not yet asked come
+/// before those already dead, and nobody waits behind a thousand funerals.
+const REAPED: usize = 8;
+
 /// When the slow work is to be done.
 #[derive(Default)]
 pub(super) struct Rounds {
+    /// There may be ends that were not taken yet.
+    pub(super) unreaped: bool,
     pub(super) kill_at: Option<Instant>,
     scan_at: Option<Instant>,
     recheck_at: Option<Instant>,
@@ -58,20 +64,21 @@ impl Keeper {
         .min()
     }
 
-    /// Takes every exit there is.
+    /// Takes the exits there are, as many as one turn may.
     pub(super) fn reap(&mut self) {
-        let mut any = false;
-        loop {
+        let mut taken = 0;
+        while taken < REAPED {
             let mut status = 0;
             // SAFETY: a pointer to a local; every child of this process is the keeper's to reap.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
             if pid <= 0 {
                 break;
             }
-            any = true;
+            taken += 1;
             self.children.reaped(pid, status);
         }
-        if any {
+        self.rounds.unreaped = taken == REAPED;
+        if taken > 0 {
             self.settle(true);
         }
     }
