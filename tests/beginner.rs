@@ -27,7 +27,9 @@ fn a_name_with_a_slip_is_answered_with_the_one_that_was_meant() {
     let lair = Lair::folder();
     lair.module("server", "exec sleep 1000", "");
     let lair = lair.serve(&[]);
-    for verb in ["start", "stop", "restart", "status", "why", "kill"] {
+    let (code, _) = told(&lair, &["start", "server", "--wait"]);
+    assert_eq!(code, 0);
+    for verb in ["start", "stop", "restart", "status", "why", "kill", "logs"] {
         let (code, text) = told(&lair, &[verb, "sevrer"]);
         assert!(
             code != 0 && text.contains("did you mean `server`?"),
@@ -107,4 +109,20 @@ fn help_is_a_word_too() {
     assert_eq!(lair.ask(&["help"]), lair.ask(&["--help"]));
     assert_eq!(lair.ask(&["help", "start"]), lair.ask(&["start", "--help"]));
     assert_eq!(lair.ask(&["help", "start"]).0, 0);
+}
+
+#[test]
+fn mistakes_are_counted_and_each_has_its_place() {
+    let lair = Lair::folder();
+    let file = lair.dir.join("wrong.yaml");
+    std::fs::write(&file, "name: [x]\nfoo: 1\n").expect("a manifest");
+    let file = file.display().to_string();
+    let mistakes = [
+        "error[invalid_manifest]: 3 mistakes\nerror[missing]: runtime",
+        "wrong.yaml:1:7",
+        "error[unknown_field]: foo",
+        "wrong.yaml:2:1",
+    ];
+    says(&lair, &["validate", &file], 1, &mistakes);
+    says(&lair, &["run", &file], 125, &mistakes);
 }

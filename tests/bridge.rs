@@ -499,10 +499,11 @@ fn an_injected_crash_is_real_and_marked_everywhere() {
             .is_some_and(|o| o.starts_with("injected")),
         "{status}"
     );
-    let log = lair
-        .connect()
-        .ok("logs.read", json!({ "name": "sleeper", "stream": "lair" }));
-    assert!(log.to_string().contains("drill-7"), "{log}");
+    let lairs = json!({ "name": "sleeper", "stream": "lair" });
+    until("its log tells of it", SOON, || {
+        let log = lair.connect().ok("logs.read", lairs.clone());
+        log.to_string().contains("drill-7")
+    });
 }
 
 #[test]

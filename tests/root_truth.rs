@@ -221,6 +221,24 @@ async fn a_run_that_never_ran_shows_no_time_of_the_run_before() {
 }
 
 #[tokio::test]
+async fn a_module_that_is_loaded_again_goes_on_counting_though_its_log_is_gone() {
+    let lair = Lair::start("counting").await;
+    lair.sh("m", "exec sleep 1000", "").await;
+    lair.wait("m", WaitFor::Ready).await;
+    lair.stop("m").await;
+    let folder = lair.home.path().join("logs/m");
+    lair.until("m", "its dossier is there", |_| {
+        folder.join("1.dossier.json").exists()
+    })
+    .await;
+    lair.handle.unload("m", asker()).await.expect("unloaded");
+    std::fs::remove_dir_all(&folder).expect("its logs");
+    lair.sh("m", "exec sleep 1000", "").await;
+    assert_eq!(lair.wait("m", WaitFor::Ready).await.run, 2);
+    lair.end().await;
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_root_that_is_dead() {
     let (lair, backend) = held("dead", Duration::ZERO).await;
     backend.go.notify_one();

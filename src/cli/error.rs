@@ -58,7 +58,7 @@ impl CliError {
         let mut text = format!(
             "{}: {}\n",
             style.paint(Tone::Bad, &format!("error[{}]", self.code)),
-            self.message
+            headed(&self.message)
         );
         for line in &self.evidence {
             let _ = writeln!(text, "  {line}");
@@ -67,6 +67,16 @@ impl CliError {
             let _ = writeln!(text, "{}: {help}", style.paint(Tone::Strong, "help"));
         }
         text
+    }
+}
+
+/// A message that is a list of mistakes, each with its own code, begins with their number on a line of its own.
+pub fn headed(message: &str) -> String {
+    let mistakes = message.lines().filter(|l| l.starts_with("error[")).count();
+    match mistakes {
+        _ if !message.starts_with("error[") => message.to_owned(),
+        1 => format!("one mistake\n{message}"),
+        n => format!("{n} mistakes\n{message}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Verbs about files and the machine: validate, explain, doctor, schema.
 
 use super::args::{Explain, Files, Global, Schema, SchemaArg};
-use super::error::CliError;
+use super::error::{CliError, headed};
 use super::exit::{self, Code};
 use super::find;
 use super::host;
@@ -42,7 +42,7 @@ pub fn validate(global: &Global, args: &Files) -> Result<Code, CliError> {
                     let head = style.paint(Tone::Bad, "error[invalid_manifest]");
                     say(&format!(
                         "{head}: {}\n",
-                        problem::render(&problems).trim_end()
+                        headed(problem::render(&problems).trim_end())
                     ));
                 }
                 values.push(json!({ "file": name, "valid": false, "problems": problems }));

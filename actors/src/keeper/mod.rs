@@ -43,6 +43,7 @@ mod restrict;
 mod serve;
 pub mod spec;
 mod store;
+mod storm;
 mod tree;
 pub mod wire;
 

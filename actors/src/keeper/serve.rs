@@ -30,6 +30,7 @@ use super::message;
 use super::pages;
 use super::spec::{DeathPolicy, ProcessId};
 use super::store::Store;
+use super::storm::Storm;
 use super::tree::Rounds;
 use super::wire::{Event, MAX_DATAGRAM, OLDEST_VERSION, Request};
 
@@ -48,6 +49,7 @@ pub(super) struct Keeper {
     pub(super) chores: Chores,
     pub(super) launcher: Launcher,
     pub(super) rounds: Rounds,
+    storm: Storm,
     pub(super) phase: Phase,
     pub(super) policy: DeathPolicy,
     pub(super) outbox: VecDeque<Event>,
@@ -99,6 +101,7 @@ impl Keeper {
             chores: Chores::default(),
             launcher: Launcher::new(ground.undo)?,
             rounds: Rounds::default(),
+            storm: Storm::default(),
             phase: Phase::Serving,
             policy: orders.policy,
             outbox: VecDeque::new(),
@@ -152,7 +155,10 @@ impl Keeper {
             self.drain_signals();
         }
         if signals != 0 || self.rounds.unreaped {
-            self.reap();
+            self.rounds.unreaped = true;
+            if self.storm.until(Instant::now()).is_none() {
+                self.reap();
+            }
         }
         if listener != 0 {
             self.connection = self.door.admit();
@@ -169,6 +175,7 @@ impl Keeper {
         } else {
             -1
         };
+        let held = self.storm.until(Instant::now()).is_some();
         let events = match self.blocked {
             None => libc::POLLIN,
             Some(Blocked::Full) => libc::POLLOUT,
@@ -176,7 +183,7 @@ impl Keeper {
         };
         let mut fds = [
             libc::pollfd {
-                fd: self.signals.as_raw_fd(),
+                fd: if held { -1 } else { self.signals.as_raw_fd() },
                 events: libc::POLLIN,
                 revents: 0,
             },
@@ -213,16 +220,17 @@ impl Keeper {
 
     /// How long to wait at most, in milliseconds; rounded up, so that a deadline is over when it ends.
     fn patience(&self) -> i32 {
-        if self.rounds.unreaped {
+        let now = Instant::now();
+        let storm = self.storm.until(now);
+        if self.rounds.unreaped && storm.is_none() {
             return 0;
         }
-        let now = Instant::now();
         let stop = match self.phase {
             Phase::Stopping { deadline } => Some(deadline),
             _ => None,
         };
         let retry = (self.blocked == Some(Blocked::Starved)).then(|| now + RETRY);
-        let next = [stop, retry, self.next_round(), self.chores.due()]
+        let next = [stop, retry, storm, self.next_round(), self.chores.due()]
             .into_iter()
             .flatten()
             .min();
@@ -251,6 +259,12 @@ impl Keeper {
     // -----------------------------------------------------------------------------------------------------
 
     fn read_requests(&mut self) {
+        let mut signals = 0;
+        self.read_some_requests(&mut signals);
+        self.storm.hear(signals, Instant::now());
+    }
+
+    fn read_some_requests(&mut self, signals: &mut usize) {
         let mut starts = 0;
         while starts < TURN {
             let Some(connection) = &self.connection else {
@@ -262,7 +276,10 @@ impl Keeper {
                 Ok(_) | Err(_) => return self.disconnect(),
             };
             let request = Request::decode(self.inbox.get(..received.length).unwrap_or_default());
-            starts += usize::from(!matches!(request, Ok(Request::Signal { .. })));
+            match request {
+                Ok(Request::Signal { .. }) => *signals += 1,
+                _ => starts += 1,
+            }
             self.first = starts == 1;
             match request {
                 Ok(Request::Hello { version }) => self.greet(version),

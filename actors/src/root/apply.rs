@@ -21,6 +21,8 @@ pub(super) const PARKED: &str = "parked";
 
 /// What one decision still asks for.
 pub(super) struct Todo {
+    /// When it was decided, which is the time of all that is told of it.
+    at: Uptime,
     effects: Vec<(u64, Effect)>,
     origin: Origin,
     /// A run that begins with this, and why.
@@ -137,6 +139,7 @@ impl RootState {
             self.settle_account(id);
         }
         Some(Todo {
+            at: now,
             effects,
             origin,
             begun,
@@ -150,16 +153,16 @@ impl RootState {
         for (inc, effect) in todo.effects {
             let of_next = todo.begun.as_ref().filter(|(next, _)| *next == inc);
             let origin = of_next.map_or(&todo.origin, |(_, asked)| asked);
-            self.apply(id, inc, effect, origin).await;
+            self.apply(id, inc, effect, origin, todo.at).await;
         }
         todo.answer
     }
 
-    async fn apply(&mut self, id: &ChildId, inc: u64, effect: Effect, origin: &Origin) {
+    async fn apply(&mut self, id: &ChildId, inc: u64, effect: Effect, origin: &Origin, at: Uptime) {
         match effect {
             Effect::Publish(kind) => {
                 self.remark(id, inc, &kind);
-                self.publish_for(id, inc, kind, origin.clone());
+                self.publish_at(at, id, inc, kind, origin.clone());
             }
             Effect::Spawn { inc } => self.spawn(id, inc).await,
             Effect::AbortSpawn => self.tell_owner(id, ModuleMsg::Abort),

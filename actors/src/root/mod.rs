@@ -14,6 +14,7 @@ mod inject;
 mod park;
 mod reload;
 mod table;
+mod unloaded;
 
 use crate::backend::Backend;
 use crate::clock::Clock;
@@ -38,6 +39,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use table::Managed;
+use unloaded::Unloaded;
 
 /// Modules known at once.
 pub const MAX_MODULES: usize = 4096;
@@ -108,6 +110,9 @@ pub struct RootState {
     children: BTreeMap<ChildId, Box<Managed>>,
     owners: HashMap<ActorId, (ChildId, u64)>,
     starts: u64,
+    unloaded: Unloaded,
+    /// The time of the newest notice.
+    told_at: Uptime,
     /// Children that are not down.
     up: usize,
     /// Fault injection: the root does nothing until this resolves.
@@ -152,6 +157,8 @@ impl Actor for RootActor {
             children: BTreeMap::new(),
             owners: HashMap::new(),
             starts: 0,
+            unloaded: Unloaded::default(),
+            told_at: Uptime::default(),
             up: 0,
             stalled: None,
             drain: None,
@@ -395,6 +402,8 @@ impl RootState {
             Some(outcome) => outcome,
             None if full => return Err(DeniedReason::Busy),
             None => {
+                // What the log folder tells of the last run, it may not tell yet, or no more.
+                let base = base.max(self.unloaded.last_run(&id));
                 let mut known = Box::new(Managed::new(first.0, first.1, base));
                 known.past = mark.map(Box::new);
                 self.children.insert(id.clone(), known);
@@ -418,6 +427,7 @@ impl RootState {
             return Err(DeniedReason::StillUp);
         }
         let inc = known.child.inc;
+        self.unloaded.remember(id, inc);
         self.children.remove(id);
         if let Some(ledger) = &mut self.args.ledger {
             ledger.unloaded(id);
@@ -471,9 +481,22 @@ impl RootState {
     }
 
     fn publish_for(&mut self, id: &ChildId, inc: u64, kind: NoticeKind, origin: Origin) -> Seq {
+        self.publish_at(self.now(), id, inc, kind, origin)
+    }
+
+    /// As of a moment that has passed; what was told before stays before it.
+    fn publish_at(
+        &mut self,
+        at: Uptime,
+        id: &ChildId,
+        inc: u64,
+        kind: NoticeKind,
+        origin: Origin,
+    ) -> Seq {
+        self.told_at = self.told_at.max(at);
         let seq = self.args.events.append(Notice {
             seq: Seq(0),
-            at: self.now(),
+            at: self.told_at,
             wall_ms: self.args.clock.wall_ms(),
             id: id.clone(),
             inc,

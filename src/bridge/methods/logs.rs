@@ -10,6 +10,7 @@ use lair_actors::files::{Stamp, StreamName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::Path;
 
 pub(super) fn register(all: &mut Registry) {
     all.insert("logs.read", wait("Reads a module's output back.", read));
@@ -24,6 +25,8 @@ pub(super) fn register(all: &mut Registry) {
 
 /// Lines given at most by one `logs.read`.
 const MOST_LINES: u64 = 10_000;
+/// Names that a name with a slip is compared with.
+const MAX_NAMES: usize = 4096;
 /// Bytes of output after which one `logs.read` ends.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -153,7 +156,7 @@ async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
             more: false,
             missed: 0,
         }),
-        Err(e) => Err(no_log(&e, &p.name)),
+        Err(e) => Err(no_log(&e, &p.name, &log_dir)),
     };
     // A short tail is in the page cache: cheaper read here than handed to another thread and back.
     if short {
@@ -169,26 +172,35 @@ async fn read(cx: Context, p: ReadParams) -> Result<ReadResult, RpcError> {
 /// # Errors
 /// As `logs.read`.
 pub(crate) fn read_files(
-    log_dir: &std::path::Path,
+    log_dir: &Path,
     params: serde_json::Value,
 ) -> Result<serde_json::Value, RpcError> {
     let p: ReadParams =
         serde_json::from_value(params).map_err(|e| RpcError::invalid_params(&e.to_string()))?;
     let query = p.query()?;
-    let reader = LogReader::open(log_dir, p.name.as_str()).map_err(|e| no_log(&e, &p.name))?;
+    let reader =
+        LogReader::open(log_dir, p.name.as_str()).map_err(|e| no_log(&e, &p.name, log_dir))?;
     serde_json::to_value(gather(&reader, query, &p)?)
         .map_err(|e| RpcError::internal(&e.to_string()))
 }
 
-fn no_log(e: &io::Error, name: &Name) -> RpcError {
+fn no_log(e: &io::Error, name: &Name, log_dir: &Path) -> RpcError {
     if e.kind() != io::ErrorKind::NotFound {
         return unreadable(e);
     }
-    let message = format!(
-        "no module {:?} is loaded, and none has left a log",
-        name.as_str()
-    );
-    RpcError::refused("unknown_module", &message)
+    let name = name.as_str();
+    let message = format!("no module `{name}` is loaded, and none has left a log");
+    let refused = RpcError::refused("unknown_module", &message);
+    let folders = std::fs::read_dir(log_dir).into_iter().flatten().flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    let names: Vec<String> = names.take(MAX_NAMES).collect();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    match lair_manifests::nearest(name, &known) {
+        Some(near) => refused.with_help(&format!(
+            "did you mean `{near}`? `lair ps -a` lists what is loaded"
+        )),
+        None => refused,
+    }
 }
 
 fn stamp(ms: i64) -> Stamp {
