@@ -170,7 +170,7 @@ pub enum SecretSource {
     Env(String),
 }
 
-/// A container to create. Filled by the container backends' issue.
+/// A container to create.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerLaunch {
     /// Image reference.
